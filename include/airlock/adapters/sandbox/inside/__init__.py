@@ -1,0 +1,1 @@
+"""What runs inside the sandbox, beside untrusted models. Nothing here imports anything of Airlock."""

@@ -1,0 +1,38 @@
+"""Runs the job in ``job.json``: ``scan`` looks at model files, ``score`` runs models on data.
+
+It runs in the sandbox and imports nothing of Airlock. A failure is told in ``output/error.json``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+
+JOBS = {"scan": "inside.scan", "score": "inside.score"}
+
+
+def main() -> int:
+    """Run the job in the working folder; 0 when it succeeded."""
+    output = Path("output").resolve()
+    # shap draws nothing here, but would import matplotlib for 0.4 s, and build its font cache for seconds
+    # in a home folder that is always new. Without it shap leaves its plots out, by its own design.
+    sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
+    try:
+        job = json.loads(Path("job.json").read_text())
+        importlib.import_module(JOBS[job["kind"]]).run(job, Path("inputs").resolve(), output)
+    except BaseException as error:  # noqa: BLE001 - whatever a model raises, SystemExit too, must be told
+        report = {
+            "type": type(error).__name__,
+            "message": str(error)[:10_000],
+            "traceback": "".join(traceback.format_exception(error, limit=-8))[-10_000:],
+        }
+        (output / "error.json").write_text(json.dumps(report))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Starts and stops the processes of a local Airflow, and leaves none behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airlock.adapters.airflow_api import AirflowClient
+from airlock.adapters.evidence import write_durably
+from airlock.adapters.settings import Settings
+from airlock.core.errors import ConflictError, NotFoundError, UnavailableError
+from airlock.core.people import People
+
+HOST = "127.0.0.1"
+API_SERVER = "api-server"
+COMPONENTS = (API_SERVER, "scheduler", "dag-processor", "triggerer")
+STOP_SECONDS = 20
+HEALTHY_SECONDS = 180
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Passwords:
+    """The generated passwords of a local Airflow, in a file only its owner can read."""
+
+    path: Path
+
+    def read(self) -> dict[str, str]:
+        """Passwords by user.
+
+        Raises:
+            NotFoundError: no local Airflow was ever started here.
+        """
+        try:
+            data: dict[str, str] = json.loads(self.path.read_text())
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                "no local Airflow was started here",
+                where=str(self.path),
+                fix="run `airlock up`, or set AIRLOCK_USER and AIRLOCK_PASSWORD for a remote one",
+            ) from error
+        return data
+
+    def ensure(self, users: list[str]) -> dict[str, str]:
+        """Passwords for all ``users``, generating those that are missing."""
+        known = self.read() if self.path.exists() else {}
+        passwords = {user: known.get(user) or secrets.token_urlsafe(12) for user in users}
+        write_durably(self.path, json.dumps(passwords).encode() + b"\n", mode=0o600)
+        return passwords
+
+
+def local_passwords(settings: Settings) -> Passwords:
+    """Where the passwords of this deployment's local Airflow are."""
+    return Passwords(settings.home / "airflow" / "passwords.json")
+
+
+def port_problem(port: int) -> str:
+    """Why ``port`` cannot be used, or nothing."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def free_port() -> int:
+    """A port nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+class Supervisor:
+    """One local Airflow: SQLite, LocalExecutor, bound to this machine only."""
+
+    def __init__(
+        self, settings: Settings, people: People, *, port: int, extra: dict[str, str] | None = None
+    ) -> None:
+        self._settings = settings
+        self._people = people
+        self._port = port
+        self._extra = extra or {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._state = RunState(settings.home)
+
+    @property
+    def url(self) -> str:
+        """Where the UI is."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def logs(self) -> Path:
+        """Folder with one log file for each component."""
+        return self._settings.home / "logs"
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every component. Contains secrets; never printed."""
+        settings, home = self._settings, self._settings.home / "airflow"
+        users = {person.user: person.airflow_role for person in self._people.people}
+        users[settings.service_user] = "user"
+        passwords = local_passwords(settings).ensure(list(users))
+        keys = _keys(home / "keys.json")
+        project = settings.config_dir.parent
+        airflow = {
+            "CORE__DAGS_FOLDER": str(project / "dags"),
+            "CORE__PLUGINS_FOLDER": str(project / "plugins"),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__EXECUTOR": "LocalExecutor",
+            # Each parallel task costs memory; a release has at most five gates side by side.
+            "CORE__PARALLELISM": "5",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in users.items()),
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(local_passwords(settings).path),
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__FERNET_KEY": keys["fernet"],
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "API__HOST": HOST,
+            "API__PORT": str(self._port),
+            "API__BASE_URL": self.url,
+            "API__WORKERS": "1",
+            "API__SECRET_KEY": keys["api"],
+            "API_AUTH__JWT_SECRET": keys["jwt"],
+            # The latency lever: 0.24 s a task at 0.1 and 1.13 s at 1; below 0.2 answers can get lost.
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            # A task killed hard is noticed after this long instead of five minutes.
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "10",
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "15",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
+            "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "LOGGING__BASE_LOG_FOLDER": str(home / "task-logs"),
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "AIRLOCK_"))
+        }
+        return {
+            **inherited,
+            "AIRFLOW_HOME": str(home),
+            **{f"AIRFLOW__{key}": value for key, value in airflow.items()},
+            **settings.environment(),
+            "AIRLOCK_AIRFLOW_URL": self.url,
+            "AIRLOCK_SERVICE_PASSWORD": passwords[settings.service_user],
+            "PYTHONPATH": str(settings.config_dir),
+            "GX_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            # BLAS threads of parallel tasks would fight for the same cores.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            **self._extra,
+        }
+
+    def start(self) -> None:
+        """Migrate the database and start every component.
+
+        Raises:
+            ConflictError: the port is in use, or an Airflow of this deployment already runs.
+            UnavailableError: the database could not be migrated.
+        """
+        if running := self._state.read():
+            raise ConflictError(
+                f"Airlock already runs here as process {running['pid']}",
+                where=str(running["url"]),
+                fix="use it, or stop it with `airlock down`",
+            )
+        if problem := port_problem(self._port):
+            raise ConflictError(
+                f"port {self._port} cannot be used: {problem}", where=HOST, fix="choose another with --port"
+            )
+        environment = self.environment()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._state.write(self._port, self.url)
+        try:
+            self._migrate(environment)
+            for component in COMPONENTS:
+                self._children[component] = self._spawn(component, environment)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _migrate(self, environment: dict[str, str]) -> None:
+        log = self.logs / "migrate.log"
+        with log.open("ab") as stream:
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            done = subprocess.run(command, env=environment, stdout=stream, stderr=stream, check=False)
+        if done.returncode != 0:
+            raise UnavailableError(
+                "Airflow's database could not be migrated", where=str(log), fix="read the end of that file"
+            )
+
+    def _spawn(self, component: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with (self.logs / f"{component}.log").open("ab") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-m", "airflow", component],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                # A group of its own: the terminal's Ctrl-C goes to us alone, and we stop them in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process starts no threads before
+            )
+
+    def wait_healthy(self, seconds: float = HEALTHY_SECONDS) -> None:
+        """Wait until Airflow says that all four components are healthy.
+
+        Raises:
+            UnavailableError: a component died, or the time is over.
+        """
+        client = AirflowClient(self.url, "", "")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.check()
+            if client.is_healthy():
+                return
+            time.sleep(0.5)
+        raise UnavailableError(f"Airflow was not healthy after {seconds:.0f} s", where=str(self.logs))
+
+    def check(self) -> None:
+        """Notice a component that died.
+
+        Raises:
+            UnavailableError: naming it and its log.
+        """
+        for component, child in self._children.items():
+            if child.poll() is not None:
+                raise UnavailableError(
+                    f"{component} stopped with code {child.returncode}",
+                    where=str(self.logs / f"{component}.log"),
+                    fix="read the end of that file, then start again",
+                )
+
+    def stop(self) -> None:
+        """Stop every component and everything it started. Safe to repeat."""
+        until = time.monotonic() + STOP_SECONDS
+        # The API server goes last: tasks that end report to it.
+        for names in ([name for name in COMPONENTS if name != API_SERVER], [API_SERVER]):
+            children = [self._children[name] for name in names if name in self._children]
+            for child in children:
+                _signal_group(child, signal.SIGTERM)
+            for child in children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.1, until - time.monotonic()))
+        for child in self._children.values():
+            _signal_group(child, signal.SIGKILL)
+            child.wait()
+        self._children.clear()
+        self._state.clear()
+
+
+class RunState:
+    """The file that says which process supervises this deployment."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "run.json"
+
+    def read(self) -> dict[str, Any] | None:
+        """Process id, port and URL of a supervisor that is alive, or ``None``."""
+        try:
+            state: dict[str, Any] = json.loads(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return state if _start_time(state["pid"]) == state["started"] else None
+
+    def write(self, port: int, url: str) -> None:
+        """Say that this process supervises now."""
+        pid = os.getpid()
+        state = {"pid": pid, "started": _start_time(pid), "port": port, "url": url}
+        write_durably(self._path, json.dumps(state).encode())
+
+    def clear(self) -> None:
+        """Say that this process supervises no more; what another one said stays."""
+        running = self.read()
+        if running is None or running["pid"] == os.getpid():
+            self._path.unlink(missing_ok=True)
+
+
+def _start_time(pid: int) -> float | None:
+    """When a process started: a process id alone may have been given to another process since."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _keys(path: Path) -> dict[str, str]:
+    if not path.exists():
+        keys = {
+            "fernet": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "api": secrets.token_urlsafe(32),
+            "jwt": secrets.token_urlsafe(32),
+        }
+        write_durably(path, json.dumps(keys).encode(), mode=0o600)
+    loaded: dict[str, str] = json.loads(path.read_text())
+    return loaded
+
+
+def _die_with_parent() -> None:
+    """On Linux, a child gets SIGTERM when its supervisor dies, even by SIGKILL."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The group outlives its leader while workers are left, so it is signalled even after the leader ended.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)

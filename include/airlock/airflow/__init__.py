@@ -1,0 +1,1 @@
+"""Everything that imports Airflow: operators, sensor, listener, DAG factory, plugin."""

@@ -1,0 +1,168 @@
+"""Approval: seats where people answer, and the sensor that waits for the audited quorum."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseSensorOperator, Param
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airlock.airflow.base import Recorder
+from airlock.core.errors import AirlockError, RefusedError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+APPROVE, REJECT = "Approve", "Reject"
+COMMENT = Param(
+    default="", type="string", title="Comment", description="Why. To reject, say what has to change."
+)
+
+
+class SeatOperator(HITLOperator):
+    """One seat: asks the people of one role and records what one of them answers.
+
+    An answer that must not count is recorded as refused, and the seat waits again. The role comes
+    from the recorded decision by this task's map index; ``role`` is only its label in the UI.
+    """
+
+    ui_color = "#fce4ec"
+
+    def __init__(self, *, role: str, **kwargs: Any) -> None:
+        # A mapped task is made again for each seat with the parameters of its DAG among `kwargs`.
+        params = {**(kwargs.pop("params", None) or {}), "comment": COMMENT}
+        super().__init__(subject="Approval", options=[APPROVE, REJECT], params=params, **kwargs)
+        self.role = role
+
+    def execute(self, context: Context) -> Any:
+        """Ask, and park until somebody answers."""
+        with Recorder(context) as recorder:
+            self._ask(recorder, context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Record the answer; park again when it must not count."""
+        with Recorder(context) as recorder:
+            if "error" in event:
+                raise AirflowFailException(
+                    "nobody answered in time; the seat is closed and nothing was approved"
+                )
+            user = event.get("responded_by_user") or {}
+            return self._answer(recorder, context, event, str(user.get("name") or ""))
+
+    def _answer(self, recorder: Recorder, context: Context, event: dict[str, Any], user: str) -> str:
+        from airlock.services.approve import answer
+
+        chosen = event["chosen_options"]
+        try:
+            answer(
+                recorder.deployment,
+                recorder.release_id,
+                recorder.ref.map_index,
+                user=user or "nobody",
+                choice="approve" if chosen == [APPROVE] else "reject",
+                comment=str((event.get("params_input") or {}).get("comment") or ""),
+                when=str(event["responded_at"]),
+            )
+        except RefusedError as error:
+            self.log.warning("This answer does not count: %s", error.what)
+            self._ask(recorder, context)
+        return f"{recorder.release_id}/seat/{recorder.ref.map_index}"
+
+    def _ask(self, recorder: Recorder, context: Context) -> None:
+        from airlock.services.approve import seat_request
+        from airlock.services.describe import approval_text
+
+        request = seat_request(recorder.deployment, recorder.release_id, recorder.ref.map_index)
+        self.subject, self.body = approval_text(recorder.deployment, request)
+        self.assigned_users = [
+            {"id": person.airflow_id or person.user, "name": person.name} for person in request.eligible
+        ]
+        self.response_timeout = timedelta(seconds=request.seconds_left)
+        super().execute(context)
+
+
+class ApprovalTrigger(BaseTrigger):
+    """Fires when the audit store says that the approval is no longer open."""
+
+    def __init__(self, release_id: str, poll_seconds: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no types
+        self.release_id = release_id
+        self.poll_seconds = poll_seconds
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments, so that any triggerer can go on."""
+        arguments = {"release_id": self.release_id, "poll_seconds": self.poll_seconds}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the audit store until the approval is decided or its time is over."""
+        # The answer may come through any channel into a database: there is nothing to be notified by.
+        while await asyncio.to_thread(self._open):  # noqa: ASYNC110
+            await asyncio.sleep(self.poll_seconds)
+        yield TriggerEvent({"release_id": self.release_id})  # type: ignore[no-untyped-call]  # same
+
+    def _open(self) -> bool:
+        from airlock.services.approve import OPEN, standing
+        from airlock.services.deployment import open_deployment
+
+        try:
+            return standing(open_deployment(), self.release_id).state == OPEN
+        except AirlockError as error:
+            # The store may be back in a moment; the seat's own deadline bounds this wait.
+            self.log.warning("Cannot see the approval now: %s", error)
+            return True
+
+
+class ApprovalSensor(BaseSensorOperator):
+    """Passes only when the audit store holds the quorum for exactly this manifest.
+
+    Through which channel people answered does not matter. Waits in the triggerer, without a worker.
+    """
+
+    ui_color = "#fce4ec"
+
+    def __init__(self, *, poll_seconds: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.poll_seconds = poll_seconds
+
+    def execute(self, context: Context) -> str:
+        """Return at once when nothing has to be waited for, else wait."""
+        with Recorder(context) as recorder:
+            return self._go_on(recorder, context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """The trigger only says "look again"; what it says is not believed."""
+        del event
+        return self.execute(context)
+
+    def _go_on(self, recorder: Recorder, context: Context) -> str:
+        from airlock.services.approve import DENIED, GRANTED, OPEN, standing
+
+        now = standing(recorder.deployment, recorder.release_id)
+        self.log.info("%s: %s", now.state, now.sentence)
+        if now.state == GRANTED:
+            return recorder.release_id
+        if now.state == DENIED:
+            raise AirflowSkipException(f"denied: {now.sentence}")
+        if now.state == OPEN:
+            self.defer(
+                trigger=ApprovalTrigger(recorder.release_id, self.poll_seconds),
+                method_name="execute_complete",
+            )
+        self._close_seats(recorder)
+        raise AirflowFailException(f"{now.state}: {now.sentence}")
+
+    def _close_seats(self, recorder: Recorder) -> None:
+        """Take back the questions nobody needs to answer any more."""
+        from airlock.services.close_seats import close_seats
+
+        try:
+            closed = close_seats(recorder.deployment, recorder.ref.dag_id, recorder.ref.run_id)
+            self.log.info("Closed %d open seats.", closed)
+        except AirlockError as error:
+            self.log.warning("Open seats stay until their deadline: %s", error)

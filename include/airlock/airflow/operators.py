@@ -1,0 +1,149 @@
+"""One operator for each step of a release. They call a service and return an id or a digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airlock.airflow.base import AirlockOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airlock.airflow.base import Recorder
+    from airlock.core.evidence import Evidence
+
+
+class SubmitOperator(AirlockOperator):
+    """Opens the release; the submitter is who triggered the run, not who the form says."""
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the release id."""
+        from airlock.services.submit import submit
+
+        params: Any = context["params"]
+        return submit(
+            recorder.deployment,
+            release_id=recorder.release_id,
+            workload_name=recorder.ref.workload,
+            version=recorder.ref.version,
+            batch=str(params.get("batch") or ""),
+            context=str(params.get("context") or ""),
+            submitter=recorder.dag_run.triggering_user_name or "",
+            dag_id=recorder.ref.dag_id,
+            run_id=recorder.ref.run_id,
+        )
+
+
+class ManifestOperator(AirlockOperator):
+    """Freezes what is released and returns the manifest's digest."""
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the manifest digest."""
+        from airlock.services.submit import freeze
+
+        return freeze(recorder.deployment, recorder.release_id)
+
+
+class GateOperator(AirlockOperator):
+    """Runs one gate and returns the digest of its evidence; red when the gate does not allow.
+
+    Nobody believes this task's colour: the decision reads the evidence.
+    """
+
+    ui_color = "#fff8e1"
+
+    def __init__(self, *, gate: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = gate
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the evidence digest."""
+        from airlock.services.evaluate import evaluate
+        from airlock.services.score import quarantine_if_unsafe
+
+        evidence = evaluate(recorder.deployment, recorder.release_id, self.gate)
+        if quarantine_if_unsafe(recorder.deployment, evidence):
+            self.log.warning("The version is quarantined.")
+        return _evidence_or_red(self, evidence)
+
+
+class ScoreOperator(AirlockOperator):
+    """Scores champion and candidate once, in the sandbox."""
+
+    ui_color = "#ede7f6"
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the evidence digest."""
+        from airlock.services.score import score
+
+        return _evidence_or_red(self, score(recorder.deployment, recorder.release_id))
+
+
+def _evidence_or_red(operator: AirlockOperator, evidence: Evidence) -> str:
+    operator.log.info("%s: %s", evidence.verdict, evidence.result.summary)
+    for finding in evidence.result.findings:
+        operator.log.info("  %s %s", finding.verdict, finding.message)
+        if finding.fix:
+            operator.log.info("    how to fix it: %s", finding.fix)
+    if not evidence.verdict.allows:
+        raise AirflowFailException(f"{evidence.verdict}: {evidence.result.summary}")
+    return evidence.digest
+
+
+class DecideOperator(AirlockOperator):
+    """Judges the release and returns the roles that are asked, one for each seat."""
+
+    def run(self, recorder: Recorder, context: Context) -> list[str]:
+        """Return a role for each seat; the decision itself stands in the audit store."""
+        from airlock.services.decide import decide
+
+        decision = decide(recorder.deployment, recorder.release_id)
+        self.log.info(
+            "%s, track %s, tier %s: %s", decision.outcome, decision.track, decision.tier, decision.sentence
+        )
+        for reason in decision.reasons:
+            self.log.info("  %s %s: %s", "x" if reason.fired else "-", reason.rule, reason.message)
+            if reason.fix:
+                self.log.info("    %s", reason.fix)
+        return [seat.role for seat in decision.seats]
+
+
+class PromoteOperator(AirlockOperator):
+    """Makes the candidate the champion, if evidence and audited approvals say so."""
+
+    ui_color = "#e0f2f1"
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the version that is champion now."""
+        from airlock.services.promote import promote
+
+        event = promote(recorder.deployment, recorder.release_id)
+        self.log.info("%s version %s is the champion.", event.data["model"], event.version)
+        return event.version
+
+
+class AnnounceOperator(AirlockOperator):
+    """Says how the release ended, whatever happened before."""
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the release id."""
+        from airlock.services.announce import announce
+
+        self.log.info("%s", announce(recorder.deployment, recorder.release_id))
+        return recorder.release_id
+
+
+class SealOperator(AirlockOperator):
+    """Closes the books; red when the release could not be judged or completed."""
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the release id."""
+        from airlock.core.release import State
+        from airlock.services.announce import seal
+
+        state = seal(recorder.deployment, recorder.release_id)
+        if state == State.FAILED:
+            raise AirflowFailException("the release could not be completed; see the failed tasks of this run")
+        return recorder.release_id

@@ -1,0 +1,5 @@
+"""``python -m airlock.cli``."""
+
+from airlock.cli import main
+
+main()

@@ -1,0 +1,178 @@
+"""``airlock up``, ``down``, ``status``: a local Airflow that governs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from airlock.adapters.airflow_api import AirflowClient
+from airlock.adapters.mlflow_registry import quiet_mlflow
+from airlock.adapters.settings import Settings, load_settings
+from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, local_passwords
+from airlock.cli.output import Format, FormatOption, console, emit, safe
+from airlock.core.errors import NotFoundError, UnavailableError
+from airlock.services.deployment import open_deployment
+
+PortOption = Annotated[
+    int, typer.Option(help="Port of the Airflow UI, on this machine only.", min=1, max=65535)
+]
+
+DEFAULT_PORT = 8080
+
+
+def prepare(settings: Settings) -> None:
+    """Create what the processes need: the audit schema and an MLflow store, when both are local."""
+    deployment = open_deployment(settings)
+    deployment.audit.migrate()
+    path = Path(settings.mlflow_uri.removeprefix("sqlite:///"))
+    if settings.mlflow_uri.startswith("sqlite:///") and not path.exists():
+        # MLflow builds its schema on first use; doing it here keeps parallel tasks from racing for it.
+        quiet_mlflow()
+        import mlflow
+
+        mlflow.MlflowClient(tracking_uri=settings.mlflow_uri).search_experiments()
+
+
+def interruptible() -> None:
+    """Make SIGTERM end this process like Ctrl-C, so that the children are stopped."""
+
+    def stop(number: int, frame: Any) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def up(
+    *,
+    port: PortOption = DEFAULT_PORT,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when healthy; stop with `airlock down`.")
+    ] = False,
+) -> None:
+    """Start a local Airflow that governs the workloads in config/, and stay until Ctrl-C."""
+    settings = load_settings()
+    if detach:
+        _detach(settings, port)
+        return
+    interruptible()
+    supervisor = Supervisor(settings, open_deployment(settings).config.people(), port=port)
+    try:
+        with console.status("Starting Airflow …"):
+            prepare(settings)
+            supervisor.start()
+            supervisor.wait_healthy()
+        console.print(f"Airflow is healthy: [bold]{supervisor.url}[/]")
+        console.print(f"Users and passwords: {local_passwords(settings).path}", soft_wrap=True)
+        console.print("Stop with Ctrl-C.")
+        while True:
+            supervisor.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("Stopping …")
+    finally:
+        supervisor.stop()
+
+
+def _detach(settings: Settings, port: int) -> None:
+    log = settings.home / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "airlock.cli", "up", "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **settings.environment()},
+            start_new_session=True,
+        )
+    state = RunState(settings.home)
+    until = time.monotonic() + HEALTHY_SECONDS
+    with console.status("Starting Airflow …"):
+        while time.monotonic() < until:
+            if child.poll() is not None:
+                raise UnavailableError(
+                    "Airflow did not start: " + _last_error(log),
+                    where=str(log),
+                    fix="read the end of that file",
+                )
+            running = state.read()
+            if (
+                running
+                and running["pid"] == child.pid
+                and AirflowClient(str(running["url"]), "", "").is_healthy()
+            ):
+                console.print(f"Airflow is healthy: [bold]{running['url']}[/]. Stop it with `airlock down`.")
+                return
+            time.sleep(0.5)
+    os.killpg(child.pid, signal.SIGTERM)
+    raise UnavailableError("Airflow was not healthy in time", where=str(log), fix="read the end of that file")
+
+
+def _last_error(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " ".join(line.strip() for line in lines[-3:])
+
+
+def down() -> None:
+    """Stop the local Airflow of this deployment."""
+    settings = load_settings()
+    running = RunState(settings.home).read()
+    if running is None:
+        raise NotFoundError(
+            "no local Airflow runs here", where=str(settings.home), fix="start it with `airlock up`"
+        )
+    with console.status("Stopping Airflow …"), contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(running["pid"]))
+        process.terminate()
+        # In a container without an init that reaps, an ended process stays as a zombie for ever.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.2)
+    console.print("Airflow is stopped.")
+
+
+def status(*, output: FormatOption = Format.PRETTY) -> None:
+    """Say whether Airflow, the audit store and MLflow answer; exit 1 when one does not."""
+    settings = load_settings()
+    deployment = open_deployment(settings)
+    running = RunState(settings.home).read()
+    url = str(running["url"]) if running else settings.airflow_url
+    report: dict[str, str] = {}
+    try:
+        health = AirflowClient(url, "", "").health()
+        for part, label in (
+            ("metadatabase", "database"),
+            ("scheduler", "scheduler"),
+            ("dag_processor", "DAG processor"),
+            ("triggerer", "triggerer"),
+        ):
+            report[f"Airflow {label}"] = str((health.get(part) or {}).get("status") or "not running")
+    except UnavailableError:
+        report["Airflow"] = f"does not answer at {url}"
+    for name, probe in (
+        ("audit store", lambda: deployment.audit.events(limit=1)),
+        ("people", deployment.config.people),
+    ):
+        try:
+            probe()
+            report[name] = "healthy"
+        except Exception as error:  # noqa: BLE001  # a status page says what is wrong, whatever it is
+            report[name] = str(error)
+    healthy = all(state == "healthy" for state in report.values())
+    if output is Format.JSON:
+        emit({"url": url, "healthy": healthy, "components": report})
+    else:
+        for name, state in report.items():
+            mark = "[green]✔[/]" if state == "healthy" else "[red]✘[/]"
+            console.print(f"{mark} {name}: {safe(state)}", soft_wrap=True)
+    if not healthy:
+        raise SystemExit(1)

@@ -1,0 +1,269 @@
+"""The decision: a pure function of manifest, evidence and policy.
+
+The same evidence under the same policy gives the same bytes, today and in ten years.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from airlock.core.base import Value
+from airlock.core.canonical import digest_of
+from airlock.core.errors import ConfigurationError
+from airlock.core.evidence import Evidence, Verdict
+from airlock.core.manifest import Manifest
+from airlock.core.policy import Policy, Rule, Seat, Tier, Track
+
+Level = TypeVar("Level", Tier, Track)
+
+Evaluate = Callable[[str, Mapping[str, Any]], bool]
+"""Evaluates a rule's condition over facts; raises on anything but true or false."""
+
+
+class Outcome(StrEnum):
+    """What a release may do now."""
+
+    ALLOW = "ALLOW"
+    DENY = "DENY"
+    PENDING = "PENDING"
+
+
+class Reason(Value):
+    """Why: a rule or a gate, in words, with what would make it lighter or right."""
+
+    rule: str
+    effect: str
+    message: str
+    fix: str = ""
+    fired: bool = True
+
+
+class Decision(Value):
+    """What was decided about a release, and everything it rests on.
+
+    ``track`` is ``None`` when gates gave no answer and what they would have measured could still make it
+    heavier; such a release is denied.
+    """
+
+    release_id: str
+    outcome: Outcome
+    track: Track | None
+    tier: Tier
+    reasons: list[Reason]
+    seats: list[Seat]
+    manifest_digest: str
+    evidence: dict[str, str]
+    policy_version: str
+    policy_digest: str
+
+    @property
+    def evidence_digest(self) -> str:
+        """One digest over all evidence, which approvals bind to."""
+        return digest_of(self.evidence)
+
+    @property
+    def sentence(self) -> str:
+        """The one sentence why."""
+        fired = [reason for reason in self.reasons if reason.fired]
+        if self.outcome is Outcome.DENY:
+            return next(reason.message for reason in fired if reason.effect == "deny")
+        heaviest = [reason for reason in fired if reason.effect == f"track {self.track}"]
+        if heaviest:
+            return heaviest[0].message
+        # Nothing asked for a heavier track: say what the next heavier one would have needed.
+        lighter = [reason.message for reason in self.reasons if reason.effect == f"track {Track.YELLOW}"]
+        return "; ".join(lighter) or "no rule asks for people"
+
+
+SCORE = "score"
+"""Name under which the evidence of the scoring pass is kept; it is required like a gate."""
+
+
+def required_gates(policy: Policy) -> list[str]:
+    """Gates whose evidence must be there, in policy order, and the scoring pass."""
+    return [*policy.gates, SCORE]
+
+
+def build_facts(
+    *,
+    manifest: Manifest,
+    risk: Mapping[str, Any],
+    policy: Policy,
+    evidence: Mapping[str, Evidence],
+) -> dict[str, Any]:
+    """What rules may ask about. An unmeasured fact is absent, and asking for it is an ERROR."""
+    facts: dict[str, Any] = {
+        "workload": {"name": manifest.workload, **risk},
+        "release": {"first": manifest.champion is None},
+        "limits": dict(policy.limits),
+        "gates": {name: str(record.verdict) for name, record in evidence.items()},
+    }
+    change: dict[str, Any] = {}
+    # Undeclared training data counts as a new source: what nobody can name, nobody reviewed.
+    change["data_source"] = manifest.candidate.metadata.get("training_sha256") != manifest.training.sha256
+    score = evidence.get(SCORE)
+    if score is not None and score.verdict.allows:
+        change.update(score.result.details.get("change", {}))
+    performance = evidence.get("performance")
+    if performance is not None:
+        change.update(performance.result.details.get("change", {}))
+    facts["change"] = change
+    return facts
+
+
+_FIELD = re.compile(r"\{([a-z_][a-z0-9_.]*)(?:\|([a-z]+))?\}")
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "percent": lambda value: f"{100 * float(value):.1f} %",
+    "number": lambda value: f"{float(value):,.6g}",
+    "list": lambda value: ", ".join(str(item) for item in value) or "none",
+}
+
+
+def render(template: str, facts: Mapping[str, Any]) -> str:
+    """Insert facts into a sentence: ``{change.relative|percent}``. A missing fact reads "unknown".
+
+    Raises:
+        ConfigurationError: for an unknown format name.
+    """
+
+    def insert(match: re.Match[str]) -> str:
+        value: Any = facts
+        for part in match[1].split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return "unknown"
+            value = value[part]
+        if match[2] is None:
+            return str(value)
+        if match[2] not in _FORMATS:
+            raise ConfigurationError(
+                f"unknown format {match[2]!r} in {template!r}", fix=f"use one of {sorted(_FORMATS)}"
+            )
+        return _FORMATS[match[2]](value)
+
+    return _FIELD.sub(insert, template)
+
+
+def _rule_reason(rule: Rule, facts: Mapping[str, Any], evaluate: Evaluate) -> Reason:
+    effect = rule.effect
+    label = "deny" if effect.deny else f"tier {effect.tier}" if effect.tier else f"track {effect.track}"
+    try:
+        fired = evaluate(rule.when, facts)
+        text = render(rule.because if fired else rule.otherwise, facts)
+    except Exception as error:  # noqa: BLE001  # a rule that cannot be evaluated denies, whatever the reason
+        return Reason(
+            rule=rule.id,
+            effect="deny",
+            message=f"rule {rule.id} could not be evaluated: {error}",
+            fix="see which gate did not measure the missing fact, and fix that first",
+        )
+    return Reason(rule=rule.id, effect=label, message=text, fix=rule.lighter if fired else "", fired=fired)
+
+
+def _gate_reasons(policy: Policy, evidence: Mapping[str, Evidence]) -> list[Reason]:
+    """Structural rules no policy can switch off: each gate must have answered, and with yes."""
+    reasons = []
+    for gate in required_gates(policy):
+        record = evidence.get(gate)
+        if record is None:
+            continue
+        if not record.verdict.allows:
+            fixes = [finding.fix for finding in record.result.findings if finding.fix]
+            reasons.append(
+                Reason(
+                    rule=f"gate-{gate}",
+                    effect="deny",
+                    message=record.result.summary,
+                    fix=fixes[0] if fixes else "",
+                )
+            )
+    missing = [gate for gate in required_gates(policy) if gate not in evidence]
+    if missing:
+        reasons.append(
+            Reason(
+                rule="gates-complete",
+                effect="deny",
+                message=f"no evidence from {', '.join(missing)}",
+                fix=""
+                if reasons
+                else "look at these tasks in Airflow, mend the cause, then submit the release again",
+            )
+        )
+    return reasons
+
+
+def decide(
+    *,
+    manifest: Manifest,
+    risk: Mapping[str, Any],
+    policy: Policy,
+    evidence: Mapping[str, Evidence],
+    evaluate: Evaluate,
+) -> Decision:
+    """Judge a release.
+
+    Laws: adding a failing gate never makes the outcome lighter; no evidence at all is ``DENY``;
+    the result does not depend on the order of ``evidence``; evidence counts only for its own gate and
+    manifest.
+    """
+    evidence = {
+        name: record
+        for name, record in evidence.items()
+        if record.gate == name and record.manifest_digest == manifest.digest
+    }
+    facts = build_facts(manifest=manifest, risk=risk, policy=policy, evidence=evidence)
+    reasons = _gate_reasons(policy, evidence)
+    measured = all(
+        gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
+    )
+    tier_reasons = _evaluate_phase(policy.rules, "tier", facts, evaluate)
+    tier = _heaviest(tier_reasons, Tier)
+    reasons += tier_reasons
+    facts["risk"] = {"tier": str(tier)}
+    track_reasons = _evaluate_phase(policy.rules, "track", facts, evaluate)
+    if measured:
+        track: Track | None = _heaviest(track_reasons, Track)
+        reasons += track_reasons + _evaluate_phase(policy.rules, "deny", facts, evaluate)
+    else:
+        # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
+        known = [reason for reason in track_reasons if reason.effect != "deny"]
+        track = Track.RED if _heaviest(known, Track) is Track.RED else None
+        reasons += [reason for reason in known if reason.fired]
+
+    denied = any(reason.fired and reason.effect == "deny" for reason in reasons)
+    seats = [] if denied or track is None else policy.approval.seats[track]
+    outcome = Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW
+    return Decision(
+        release_id=manifest.release_id,
+        outcome=outcome,
+        track=track,
+        tier=tier,
+        reasons=reasons,
+        seats=seats,
+        manifest_digest=manifest.digest,
+        evidence={name: evidence[name].digest for name in sorted(evidence)},
+        policy_version=policy.version,
+        policy_digest=policy.digest,
+    )
+
+
+def _evaluate_phase(
+    rules: Sequence[Rule], phase: str, facts: Mapping[str, Any], evaluate: Evaluate
+) -> list[Reason]:
+    return [_rule_reason(rule, facts, evaluate) for rule in rules if rule.effect.phase == phase]
+
+
+def _heaviest(reasons: Sequence[Reason], levels: type[Level]) -> Level:
+    """The heaviest level whose rule fired; a rule in error counts as the heaviest there is."""
+    order = list(levels)
+    if any(reason.effect == "deny" for reason in reasons):
+        return order[-1]
+    fired = [order.index(levels(reason.effect.split()[1])) for reason in reasons if reason.fired]
+    return order[max(fired, default=0)]
+
+
+def gate_verdicts(policy: Policy, evidence: Mapping[str, Evidence]) -> dict[str, Verdict | None]:
+    """Verdict of each required gate; ``None`` where it has not answered."""
+    return {gate: evidence[gate].verdict if gate in evidence else None for gate in required_gates(policy)}

@@ -1,0 +1,102 @@
+"""A workload: what is governed. One YAML file in ``config/workloads/``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from airlock.core.base import Value
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ModelSpec(Value):
+    """The model: where it is registered and what it predicts."""
+
+    registered_model: Annotated[str, Field(min_length=1, description="name in the MLflow registry")]
+    task: Annotated[
+        Literal["classification"], Field(description="binary classification; 1 is the favourable outcome")
+    ] = "classification"
+    target: Annotated[ColumnName, Field(description="column with the true outcome, 0 or 1")]
+    features: Annotated[
+        list[ColumnName], Field(min_length=1, description="columns the model may use, in order")
+    ]
+
+
+class DataSpec(Value):
+    """Where the data is. Paths are relative to the data directory and may not leave it."""
+
+    training: Annotated[str, Field(description="Parquet file the champion was trained on")]
+    evaluation: Annotated[str, Field(description="folder with one Parquet file for each evaluation batch")]
+    default_batch: Annotated[Name, Field(description="batch that is used when the release names none")]
+    expectations: Annotated[Name, Field(description="suite in config/expectations/")]
+    sensitive: Annotated[
+        dict[ColumnName, dict[str, str]],
+        Field(description="protected attribute → its values in words; judged for bias, never a feature"),
+    ] = {}
+    identifiers: Annotated[
+        list[ColumnName], Field(description="columns that identify a person; must never be features")
+    ] = []
+
+    @model_validator(mode="after")
+    def _paths_stay_inside(self) -> Self:
+        for path in (self.training, self.evaluation):
+            if path.startswith(("/", "~")) or ".." in path.split("/"):
+                raise ValueError(f"path {path!r} must be relative to the data directory and stay inside it")
+        return self
+
+
+class RiskSpec(Value):
+    """Objective facts about use, from which the risk tier is computed (requirement T-4).
+
+    The tier itself cannot be written here.
+    """
+
+    automated_decision: Annotated[bool, Field(description="decides about customers with no human")]
+    protected_class_data: Annotated[bool, Field(description="protected attributes are in the data")]
+    regulated: Annotated[bool, Field(description="an external regulation applies (ECOA, GDPR, AI Act …)")]
+    human_review: Annotated[bool, Field(description="a person reviews each outcome before it has effect")]
+    exposure: Annotated[
+        Literal["internal", "partner", "customer"], Field(description="who meets the outcome")
+    ]
+    loss_per_error_usd: Annotated[float, Field(ge=0, description="money lost by one wrong decision")]
+    rollback: Annotated[Literal["easy", "hard"], Field(description="how easily a release is taken back")]
+
+
+class Workload(Value):
+    """One governed model, application or data pipeline (requirement T-1)."""
+
+    name: Name
+    kind: Literal["model"] = "model"
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    description: Annotated[str, Field(min_length=1)]
+    owner: Annotated[str, Field(min_length=1, description="team that answers for it")]
+    policy: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$", description="policy version it is pinned to")]
+    model: ModelSpec
+    data: DataSpec
+    risk: RiskSpec
+    documentation: Annotated[str, Field(description="model card, Markdown, beside the workload file")]
+
+    @model_validator(mode="after")
+    def _columns_have_one_role(self) -> Self:
+        features = set(self.model.features)
+        if len(features) != len(self.model.features):
+            raise ValueError("model.features names a column twice")
+        if self.model.target in features:
+            raise ValueError(f"model.target {self.model.target!r} is also a feature: the answer would leak")
+        for column in (*self.data.sensitive, *self.data.identifiers):
+            if column in features:
+                raise ValueError(
+                    f"model.features names {column!r}, which is sensitive or identifying "
+                    "and must not be a feature"
+                )
+            if column == self.model.target:
+                raise ValueError(f"{column!r} is sensitive or identifying and must not be the target")
+        return self
+
+    @property
+    def dag_id(self) -> str:
+        """Id of the release DAG generated for this workload."""
+        return f"release__{self.name}"

@@ -1,0 +1,1 @@
+"""The demo: real data, real models, five releases that end differently."""

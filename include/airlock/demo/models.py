@@ -1,0 +1,162 @@
+"""The demo's models: scikit-learn pipelines over numeric columns, registered in MLflow as skops files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airlock.adapters.evidence import hash_file
+from airlock.adapters.mlflow_registry import quiet_mlflow
+from airlock.adapters.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+RATE_TYPE: Final = "rate-type-forecast"
+APPROVAL: Final = "mortgage-approval"
+
+TRUSTED: Final = ["numpy.dtype", "sklearn.tree._tree.Tree"]
+"""What these models need beyond what skops trusts; both only hold numbers."""
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """One version to register: how to train it, and the threshold that makes decisions of scores."""
+
+    workload: str
+    target: str
+    threshold: float
+    train: Callable[[pd.DataFrame, list[str], str], Any]
+
+
+def _logistic(training: pd.DataFrame, features: list[str], target: str) -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    steps = [
+        ("impute", SimpleImputer(strategy="median")),
+        ("scale", StandardScaler()),
+        ("model", LogisticRegression(C=0.1, max_iter=1000)),
+    ]
+    return Pipeline(steps).fit(training[features], training[target])
+
+
+def _logistic_early(training: pd.DataFrame, features: list[str], target: str) -> Any:
+    """The champion knew only the first nine tenths of the rows."""
+    return _logistic(training.iloc[: int(0.9 * len(training))], features, target)
+
+
+def _boosted(training: pd.DataFrame, features: list[str], target: str) -> Any:
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+
+    estimator = GradientBoostingClassifier(
+        n_estimators=80, learning_rate=0.08, max_depth=2, subsample=0.8, random_state=0
+    )
+    return Pipeline([("impute", SimpleImputer(strategy="median")), ("model", estimator)]).fit(
+        training[features], training[target]
+    )
+
+
+RATE_CHAMPION: Final = DemoModel(RATE_TYPE, "fixadj", 0.3, _logistic_early)
+RATE_REFIT: Final = DemoModel(RATE_TYPE, "fixadj", 0.3, _logistic)
+APPROVAL_CHAMPION: Final = DemoModel(APPROVAL, "approve", 0.4, _logistic)
+APPROVAL_BOOSTED: Final = DemoModel(APPROVAL, "approve", 0.4, _boosted)
+APPROVAL_STRICT: Final = DemoModel(APPROVAL, "approve", 0.75, _boosted)
+
+
+def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
+    """Train a model on the prepared data, register it in MLflow and return its version.
+
+    Threshold and training data are declared inside the artifact, so its digest covers them.
+    """
+    quiet_mlflow()
+    import mlflow.sklearn
+    import pandas as pd
+
+    training = settings.data_root / "loanapp" / "training.parquet"
+    fitted = model.train(pd.read_parquet(training), features, model.target)
+    declared = {
+        "decision_threshold": model.threshold,
+        "training_sha256": hash_file(training),
+    }
+    with tempfile.TemporaryDirectory(prefix="airlock-demo-") as folder:
+        path = Path(folder) / "model"
+        mlflow.sklearn.save_model(
+            fitted,
+            path,
+            serialization_format="skops",
+            skops_trusted_types=TRUSTED,
+            pip_requirements=["scikit-learn", "skops"],
+            metadata={"airlock": declared},
+        )
+        return register_folder(settings, model.workload, path)
+
+
+def register_folder(settings: Settings, name: str, folder: Path) -> str:
+    """Log a folder as a model version, as any training pipeline could, and return the version."""
+    from mlflow.exceptions import MlflowException
+
+    client = _client(settings)
+    experiment = client.get_experiment_by_name(name)
+    # A server says itself where artifacts go; a SQLite store would put them below the current folder.
+    local = settings.mlflow_uri.startswith("sqlite:")
+    location = (settings.home / "mlflow-artifacts" / name).as_uri() if local else None
+    experiment_id = (
+        experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=location)
+    )
+    run = client.create_run(experiment_id)
+    client.log_artifacts(run.info.run_id, str(folder), "model")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{run.info.artifact_uri}/model"
+    version = client.create_model_version(name, source=source, run_id=run.info.run_id)
+    client.set_terminated(run.info.run_id)
+    return str(version.version)
+
+
+def register_malicious(settings: Settings, name: str, marker: Path) -> str:
+    """Register a model whose pickle would create ``marker`` if anything ever loaded it."""
+    with tempfile.TemporaryDirectory(prefix="airlock-demo-") as folder:
+        path = Path(folder) / "model"
+        path.mkdir()
+        (path / "model.pkl").write_bytes(pickle.dumps(_Payload(f"touch {marker}")))
+        (path / "MLmodel").write_text(
+            "flavors:\n  sklearn:\n    pickled_model: model.pkl\n    serialization_format: pickle\n"
+        )
+        return register_folder(settings, name, path)
+
+
+class _Payload:
+    """What attackers put into a pickle: loading it runs a command. It is written here, never read."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (self._command,)
+
+
+def _client(settings: Settings) -> MlflowClient:
+    quiet_mlflow()
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+
+
+def forget(home: Path) -> None:
+    """Delete the state of an earlier demo; everything in it can be made again."""
+    shutil.rmtree(home, ignore_errors=True)

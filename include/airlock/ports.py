@@ -1,0 +1,144 @@
+"""What the use cases need from the world, as protocols. ``adapters/`` has the real things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from airlock.core.audit import Event, Kind, Recorded
+from airlock.core.base import Value
+
+
+class Clock(Protocol):
+    """Time comes in here, so that nothing else asks for it."""
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC."""
+
+
+class AuditStore(Protocol):
+    """Append-only record of everything that happened."""
+
+    def migrate(self) -> None:
+        """Create or upgrade the schema; safe to repeat."""
+
+    def append(self, event: Event) -> Recorded:
+        """Record an event durably before returning.
+
+        The same key with the same content (whatever its time) is recorded once and the first record
+        is returned.
+
+        Raises:
+            ConflictError: the key stands with other content; a ``conflict`` event was recorded.
+            UnavailableError: the store does not answer or its disk is full; nothing was recorded.
+            InvalidInputError: the event is too large or not canonical.
+        """
+
+    def events(
+        self,
+        *,
+        release_id: str | None = None,
+        workload: str | None = None,
+        kinds: Sequence[Kind] = (),
+        key: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> list[Recorded]:
+        """Events in the order they were recorded, narrowed by what is given."""
+
+
+class EvidenceStore(Protocol):
+    """Content-addressed files: the SHA-256 of the content is the name."""
+
+    def put(self, data: bytes) -> str:
+        """Store bytes durably and return their digest; storing twice is free."""
+
+    def put_file(self, path: Path) -> str:
+        """Store a file's content and return its digest."""
+
+    def get(self, digest: str) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFoundError: nothing is stored under the digest.
+            IntegrityError: what is stored does not have this digest any more.
+        """
+
+    def path(self, digest: str) -> Path:
+        """A local path with the verified content, to be read only."""
+
+
+class ModelVersion(Value):
+    """A version in the registry."""
+
+    name: str
+    version: str
+    run_id: str
+    tags: dict[str, str]
+
+
+class Registry(Protocol):
+    """The model registry. Aliases and tags carry the state (requirement R-1)."""
+
+    def version(self, name: str, version: str) -> ModelVersion:
+        """Return a version.
+
+        Raises:
+            NotFoundError: the model or version does not exist.
+            UnavailableError: the registry does not answer.
+        """
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version in production, or ``None`` before the first release."""
+
+    def download(self, name: str, version: str, target: Path) -> None:
+        """Copy the files of a version into ``target``, without loading them."""
+
+    def set_champion(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Tag the version, then move the champion alias to it. Safe to repeat."""
+
+    def quarantine(self, name: str, version: str, reason: str) -> None:
+        """Tag the version as quarantined. Safe to repeat."""
+
+
+class SandboxRequest(Value):
+    """A job for the sandbox: named inputs are made readable, everything else is out of reach."""
+
+    job: dict[str, Any]
+    inputs: dict[str, str]
+    seconds: float
+    memory_mb: int
+    output_mb: int
+    require_network_isolation: bool
+
+
+class SandboxResult(Value):
+    """What came out: files in the output folder, captured text, and which isolation there was."""
+
+    isolation: list[str]
+    seconds: float
+    stdout: str
+    stderr: str
+
+
+class Sandbox(Protocol):
+    """Runs untrusted code away from credentials, network and files (requirement G-8)."""
+
+    def run(self, request: SandboxRequest, output: Path) -> SandboxResult:
+        """Run the job and leave its files in ``output``.
+
+        Raises:
+            SandboxError: the job raised, was killed, ran out of time, memory or output.
+        """
+
+
+class PolicyEngine(Protocol):
+    """Evaluates rule conditions."""
+
+    def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
+        """True or false.
+
+        Raises:
+            InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
+        """

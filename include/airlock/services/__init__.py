@@ -1,0 +1,1 @@
+"""Use cases over the ports: from submit to promote and reconcile."""

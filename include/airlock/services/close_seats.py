@@ -1,0 +1,33 @@
+"""Take back questions nobody needs to answer any more."""
+
+from __future__ import annotations
+
+from airlock.adapters.airflow_api import AirflowClient
+from airlock.core.errors import UnavailableError
+from airlock.services.deployment import Deployment
+
+SEAT_TASK = "seat"
+"""Task id of the seats in a release DAG."""
+
+
+def close_seats(deployment: Deployment, dag_id: str, run_id: str) -> int:
+    """Skip the seats of a run that still wait, and return how many those were.
+
+    Raises:
+        UnavailableError: Airflow does not answer, or no service user is configured.
+    """
+    settings = deployment.settings
+    password = settings.service_password.get_secret_value()
+    if not password:
+        raise UnavailableError(
+            "no service user is configured",
+            where="AIRLOCK_SERVICE_PASSWORD",
+            fix="set AIRLOCK_SERVICE_USER and AIRLOCK_SERVICE_PASSWORD to a user who may edit tasks",
+        )
+    client = AirflowClient(settings.airflow_url, settings.service_user, password)
+    waiting = [
+        seat for seat in client.task_instances(dag_id, run_id, SEAT_TASK) if seat["state"] == "awaiting_input"
+    ]
+    for seat in waiting:
+        client.set_task_state(dag_id, run_id, SEAT_TASK, seat["map_index"], "skipped")
+    return len(waiting)

@@ -1,0 +1,245 @@
+"""Run one gate on a frozen release and keep its evidence."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airlock.adapters.evidence import hash_file
+from airlock.core.audit import Kind
+from airlock.core.canonical import parse_json, storable
+from airlock.core.decision import SCORE
+from airlock.core.errors import (
+    AirlockError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
+from airlock.core.evidence import Evidence, Finding, GateResult, Verdict
+from airlock.core.manifest import ArtifactRef, DataRef
+from airlock.gates import load_gate
+from airlock.gates.base import GateContext, Scores
+from airlock.ports import SandboxRequest
+from airlock.services.deployment import Deployment
+from airlock.services.releases import Case, open_case, read_evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY_LENGTH = 1000
+"""Characters of a summary in an audit event; the whole stands in the evidence."""
+
+
+def evaluate(deployment: Deployment, release_id: str, gate: str) -> Evidence:
+    """Run ``gate`` and return its evidence. A gate that has answered is not asked again.
+
+    Whatever a gate raises becomes ``ERROR`` evidence, except ``UnavailableError``: that may heal, so
+    the task fails without a verdict and is retried.
+
+    Raises:
+        NotFoundError: unknown release or no manifest.
+        RefusedError: the gate is not part of the release's policy.
+        UnavailableError: evidence store, audit store or registry does not answer.
+    """
+    case = open_case(deployment, release_id)
+    if (earlier := recorded_evidence(deployment, case, gate)) is not None:
+        return earlier
+    if gate not in case.policy.gates:
+        raise RefusedError(
+            f"gate {gate!r} is not part of policy {case.policy.version}",
+            where=release_id,
+            fix=f"its gates are {', '.join(case.policy.gates)}",
+        )
+    module = load_gate(gate)
+    config = module.Config.model_validate(case.policy.gates[gate])
+    started = time.monotonic()
+    with _context(deployment, case) as context:
+        try:
+            result = module.evaluate(context, config)
+            result.to_bytes()  # what cannot be kept was not measured
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a gate that breaks must not pass, and must say why
+            result = error_result(gate, error)
+        result = result.model_copy(update={"files": {**result.files, **context.files}})
+    seconds = time.monotonic() - started
+    return keep_evidence(deployment, case, gate, config=config.to_data(), result=result, seconds=seconds)
+
+
+def error_result(gate: str, error: Exception) -> GateResult:
+    """An exception as a verdict nobody can mistake for a pass."""
+    what, fix = (
+        storable(f"{type(error).__name__}: {error}"),
+        "see the task log; this gate could not judge the input",
+    )
+    if isinstance(error, AirlockError):
+        what, fix = storable(error.what), storable(error.fix)
+    # Errors can carry a traceback after their first line: evidence keeps it, people are told the line.
+    fix, _, trace = fix.partition("\n")
+    summary = f"{gate} could not be judged: {what.splitlines()[0]}"
+    finding = Finding(id=f"{gate}-error", verdict=Verdict.ERROR, message=f"{gate}: {what}"[:8000], fix=fix)
+    details = {"trace": trace[:8000]} if trace else {}
+    return GateResult(verdict=Verdict.ERROR, summary=summary, findings=[finding], details=details)
+
+
+def recorded_evidence(deployment: Deployment, case: Case, gate: str) -> Evidence | None:
+    """The evidence a gate has already given for this case."""
+    return read_evidence(deployment, case).get(gate)
+
+
+def keep_evidence(
+    deployment: Deployment,
+    case: Case,
+    gate: str,
+    *,
+    config: dict[str, Any],
+    result: GateResult,
+    seconds: float,
+) -> Evidence:
+    """Store evidence, then record it; the order makes a crash harmless."""
+    evidence = Evidence(
+        release_id=case.release.release_id,
+        manifest_digest=case.manifest.digest,
+        gate=gate,
+        config=config,
+        result=result,
+    )
+    digest = deployment.evidence.put(evidence.to_bytes())
+    key = f"release/{case.release.release_id}/gate/{gate}"
+    # A try that lost its worker may still be alive beside its successor. They agree when their evidence
+    # does; how long each took is no part of that.
+    if _stands(deployment, key, digest):
+        return evidence
+    try:
+        deployment.record(
+            Kind.GATE_EVALUATED,
+            key,
+            release_id=case.release.release_id,
+            workload=case.workload.name,
+            version=case.release.version,
+            data={
+                "gate": gate,
+                "verdict": str(evidence.verdict),
+                "summary": result.summary[:SUMMARY_LENGTH],
+                "evidence": digest,
+                "seconds": round(seconds, 3),
+            },
+        )
+    except ConflictError:
+        if not _stands(deployment, key, digest):
+            raise
+    return evidence
+
+
+def _stands(deployment: Deployment, key: str, digest: str) -> bool:
+    first = deployment.find(key)
+    return first is not None and first.data["evidence"] == digest
+
+
+def read_frame(reference: DataRef) -> pd.DataFrame:
+    """Read a data file after verifying that it is the one the manifest names.
+
+    Raises:
+        NotFoundError: the file is gone.
+        IntegrityError: its content changed since the manifest was frozen.
+    """
+    import pandas as pd
+
+    path = Path(reference.path)
+    if not path.is_file():
+        raise NotFoundError(
+            "data file not found", where=str(path), fix="put it back; its digest is in the manifest"
+        )
+    if hash_file(path) != reference.sha256:
+        raise IntegrityError(
+            "the data changed after the manifest was frozen",
+            where=str(path),
+            fix="submit a new release for the new data",
+        )
+    return pd.read_parquet(path)
+
+
+def materialise(deployment: Deployment, artifact: ArtifactRef, target: Path) -> Path:
+    """Write the frozen files of an artifact into ``target``, each verified."""
+    for file in artifact.files:
+        path = target / file.path
+        if not path.resolve().is_relative_to(target.resolve()):
+            raise IntegrityError(f"file name {file.path!r} leaves the artifact folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(deployment.evidence.get(file.sha256))
+    target.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def sandbox_request(case: Case, job: dict[str, Any], inputs: dict[str, str]) -> SandboxRequest:
+    """A sandbox job with the limits of the release's policy."""
+    rules = case.policy.sandbox
+    return SandboxRequest(
+        job=job,
+        inputs=inputs,
+        seconds=rules.seconds,
+        memory_mb=rules.memory_mb,
+        output_mb=rules.output_mb,
+        require_network_isolation=rules.require_network_isolation,
+    )
+
+
+@contextmanager
+def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
+    manifest, evidence = case.manifest, deployment.evidence
+    with tempfile.TemporaryDirectory(prefix="airlock-gate-") as folder:
+
+        @cache
+        def artifact() -> Path:
+            return materialise(deployment, manifest.candidate, Path(folder) / "artifact")
+
+        @cache
+        def scan() -> dict[str, Any]:
+            output = Path(folder) / "scan"
+            output.mkdir()
+            request = sandbox_request(
+                case, {"kind": "scan", "artifact": "artifact"}, {"artifact": str(artifact())}
+            )
+            deployment.sandbox.run(request, output)
+            report: dict[str, Any] = parse_json((output / "scan.json").read_bytes())
+            return report
+
+        yield GateContext(
+            workload=case.workload,
+            manifest=manifest,
+            evaluation=cache(lambda: read_frame(manifest.evaluation)),
+            training=cache(lambda: read_frame(manifest.training)),
+            scores=cache(lambda: _read_scores(deployment, case)),
+            artifact=artifact,
+            suite=lambda: parse_json(evidence.get(manifest.suite_digest)),
+            documentation=lambda: evidence.get(manifest.documentation_digest).decode(),
+            scan=scan,
+            store=evidence.put,
+        )
+
+
+def _read_scores(deployment: Deployment, case: Case) -> Scores:
+    import pandas as pd
+
+    record = recorded_evidence(deployment, case, SCORE)
+    if record is None or not record.verdict.allows:
+        raise NotFoundError(
+            "the models were not scored", where=case.release.release_id, fix="see why in the task `score`"
+        )
+    files = record.result.files
+
+    def frame(name: str) -> pd.DataFrame | None:
+        return pd.read_parquet(BytesIO(deployment.evidence.get(files[name]))) if name in files else None
+
+    scores = frame("scores.parquet")
+    if scores is None:
+        raise IntegrityError("the score evidence holds no scores", where=case.release.release_id)
+    return Scores(scores, frame("shap.parquet"), frame("champion_shap.parquet"), record.result.details)

@@ -1,0 +1,218 @@
+"""Promotion: the only place where the champion changes.
+
+Nothing here asks Airflow how its tasks went. The decision is computed again from the evidence, the
+answers are counted again with the roles people hold now, and the artifact is hashed again.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from airlock.core.approvals import Quorum, QuorumState
+from airlock.core.audit import Event, Kind
+from airlock.core.canonical import digest_of
+from airlock.core.decision import Decision, Outcome
+from airlock.core.errors import ConflictError, IntegrityError, RefusedError
+from airlock.core.release import Release
+from airlock.services.decide import compute
+from airlock.services.deployment import Deployment
+from airlock.services.releases import Case, open_case, quorum_of, read_decision
+from airlock.services.submit import snapshot
+
+
+def promote(deployment: Deployment, release_id: str) -> Event:
+    """Make the release's version the champion and return the recorded event.
+
+    Repeating it, also after a kill at any point, gives the same champion and one record.
+
+    Raises:
+        RefusedError: a condition does not hold; recorded with all reasons, nothing was changed.
+        ConflictError: another release of the workload is being promoted.
+        UnavailableError: the registry or a store does not answer.
+    """
+    case = open_case(deployment, release_id)
+    if (finished := case.release.first(Kind.PROMOTION_FINISHED)) is not None:
+        return finished
+    decision = read_decision(deployment, case.release)
+    if decision is None:
+        _refuse(deployment, case.release, ["no decision was recorded"])
+    # Counted before the champion is looked at: if another release finishes in between, its promotion
+    # has taken this number and ours conflicts, instead of overwriting a champion we never compared with.
+    number = _next_number(deployment, case.workload.name)
+    started = _open_start(case.release)
+    # Once the alias has moved it is in production, as it was checked when it started; what is left is to
+    # say so. Until then everything is checked again.
+    moved = started is not None and _has_moved(deployment, case)
+    if not moved and (problems := _problems(deployment, case, decision)):
+        _refuse(deployment, case.release, problems)
+    if started is None:
+        started = _start(deployment, case, number, quorum_of(deployment, case.release, decision))
+    return _finish(deployment, case, decision, started)
+
+
+def _next_number(deployment: Deployment, workload: str) -> int:
+    """The number of the next promotion: each earlier one was finished, or refused after it had started."""
+    kinds = [Kind.PROMOTION_STARTED, Kind.PROMOTION_FINISHED, Kind.PROMOTION_REFUSED]
+    running: set[str] = set()
+    ended = 0
+    for entry in deployment.audit.events(workload=workload, kinds=kinds):
+        event = entry.event
+        if event.deployment != deployment.settings.deployment:
+            continue
+        if event.kind is Kind.PROMOTION_STARTED:
+            running.add(event.release_id)
+        elif event.release_id in running:
+            running.remove(event.release_id)
+            ended += 1
+    return ended + 1
+
+
+def _open_start(release: Release) -> Event | None:
+    """The start of a promotion that has neither ended nor been refused since."""
+    started = None
+    for event in release.events:
+        if event.kind is Kind.PROMOTION_STARTED:
+            started = event
+        elif event.kind is Kind.PROMOTION_REFUSED:
+            started = None
+    return started
+
+
+def _has_moved(deployment: Deployment, case: Case) -> bool:
+    champion = deployment.registry.champion(case.workload.model.registered_model)
+    return champion is not None and champion.version == case.manifest.candidate.version
+
+
+def _problems(deployment: Deployment, case: Case, decision: Decision) -> list[str]:
+    return [
+        *_decision_problems(deployment, case, decision),
+        *_content_problems(deployment, case),
+        *_champion_problems(deployment, case),
+    ]
+
+
+def _decision_problems(deployment: Deployment, case: Case, decision: Decision) -> list[str]:
+    """The decision must follow from the evidence, and enough people must have agreed to it."""
+    problems = []
+    if compute(deployment, case).digest != decision.digest:
+        problems.append("the recorded decision does not follow from the evidence")
+    if decision.outcome is Outcome.DENY:
+        problems.append(f"the decision is DENY: {decision.sentence}")
+        return problems
+    quorum = quorum_of(deployment, case.release, decision)
+    if quorum.state is QuorumState.REJECTED:
+        problems.append(f"rejected by {quorum.rejected_by}: {quorum.comment}")
+    elif quorum.state is not QuorumState.GRANTED:
+        roles = ", ".join(decision.seats[seat].role for seat in quorum.open_seats)
+        problems.append(f"the audit store holds no approval by {roles}")
+        problems += quorum.problems
+    return problems
+
+
+def _content_problems(deployment: Deployment, case: Case) -> list[str]:
+    """What was judged must be what is there now (requirement A-7)."""
+    problems = []
+    manifest = case.manifest
+    model = case.workload.model.registered_model
+    now = snapshot(deployment, model, manifest.candidate.version)
+    if now.sha256 != manifest.candidate.sha256:
+        problems.append("the model files changed after the release was frozen")
+    if (
+        deployment.registry.version(model, manifest.candidate.version).tags.get("airlock.state")
+        == "quarantined"
+    ):
+        problems.append("the version is quarantined")
+    if deployment.config.workload(manifest.workload).digest != manifest.workload_digest:
+        problems.append("the workload file changed after the release was frozen")
+    if deployment.config.policy(manifest.policy_version).digest != manifest.policy_digest:
+        problems.append(f"policy {manifest.policy_version} was edited after the release was frozen")
+    return problems
+
+
+def _champion_problems(deployment: Deployment, case: Case) -> list[str]:
+    """The candidate was compared with one champion; if that changed, the comparison is void."""
+    champion = deployment.registry.champion(case.workload.model.registered_model)
+    now = None if champion is None else champion.version
+    judged = None if case.manifest.champion is None else case.manifest.champion.version
+    if now == judged:
+        return []
+    return [f"the champion is now version {now}, but the candidate was compared with version {judged}"]
+
+
+def _refuse(deployment: Deployment, release: Release, problems: list[str]) -> NoReturn:
+    # The same reasons after another start are another event: it is what ends that start.
+    starts = len(release.all(Kind.PROMOTION_STARTED))
+    deployment.record(
+        Kind.PROMOTION_REFUSED,
+        f"release/{release.release_id}/promotion/refused/{starts}/{digest_of(problems)[:16]}",
+        release_id=release.release_id,
+        workload=release.workload,
+        version=release.version,
+        data={"problems": problems},
+    )
+    raise RefusedError(
+        "promotion refused: " + "; ".join(problems),
+        where=release.release_id,
+        fix="submit a new release once this is mended; nothing was changed",
+    )
+
+
+def _start(deployment: Deployment, case: Case, number: int, quorum: Quorum) -> Event:
+    """Take promotion ``number`` of the workload; whoever is second gets a conflict."""
+    workload = case.workload.name
+    try:
+        recorded = deployment.record(
+            Kind.PROMOTION_STARTED,
+            f"promotion/{workload}/{number}",
+            release_id=case.release.release_id,
+            workload=workload,
+            version=case.release.version,
+            data={
+                "manifest": case.manifest.digest,
+                "approved_by": [user for _, user in sorted(quorum.filled.items())],
+            },
+        )
+    except ConflictError as error:
+        first = deployment.find(f"promotion/{workload}/{number}")
+        other = first.release_id if first else "unknown"
+        raise ConflictError(
+            f"release {other} of the same workload is being promoted",
+            where=case.release.release_id,
+            fix=f"wait until it is done; if its task died, clear task `promote` of {other} in Airflow",
+        ) from error
+    return recorded.event
+
+
+def _finish(deployment: Deployment, case: Case, decision: Decision, started: Event) -> Event:
+    model, version = case.workload.model.registered_model, case.release.version
+    deployment.registry.set_champion(
+        model,
+        version,
+        {
+            "state": "champion",
+            "release": case.release.release_id,
+            "manifest": case.manifest.digest,
+            "decision": decision.digest,
+            "policy": decision.policy_version,
+        },
+    )
+    champion = deployment.registry.champion(model)
+    if champion is None or champion.version != version:
+        raise IntegrityError(
+            f"the champion alias of {model} did not move to version {version}",
+            fix="look at who else writes to this registry; the task tries again",
+        )
+    recorded = deployment.record(
+        Kind.PROMOTION_FINISHED,
+        f"release/{case.release.release_id}/promotion/finished",
+        release_id=case.release.release_id,
+        workload=case.workload.name,
+        version=version,
+        data={
+            "model": model,
+            "previous": None if case.manifest.champion is None else case.manifest.champion.version,
+            "decision": decision.digest,
+            "approved_by": started.data["approved_by"],
+        },
+    )
+    return recorded.event

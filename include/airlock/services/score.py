@@ -1,0 +1,222 @@
+"""Score champion and candidate once, in the sandbox; every later gate reads the files."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from airlock.core.audit import Kind
+from airlock.core.canonical import parse_json
+from airlock.core.decision import SCORE
+from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
+from airlock.core.evidence import Evidence, GateResult, Verdict
+from airlock.core.manifest import ArtifactRef
+from airlock.gates import load_gate
+from airlock.gates.base import Stage
+from airlock.services.deployment import Deployment
+from airlock.services.evaluate import (
+    error_result,
+    keep_evidence,
+    materialise,
+    read_frame,
+    recorded_evidence,
+    sandbox_request,
+)
+from airlock.services.releases import Case, open_case, read_evidence
+from airlock.services.submit import read_mlmodel
+
+SEED = 20260101
+"""Seed of background samples; part of the evidence, so that a re-run gives the same values."""
+
+_FILES = ("scores.parquet", "shap.parquet", "champion_shap.parquet", "report.json")
+
+
+def score(deployment: Deployment, release_id: str) -> Evidence:
+    """Run the scoring pass of a release and return its evidence.
+
+    Raises:
+        RefusedError: a gate that must come first has not passed; nothing was loaded.
+        NotFoundError: unknown release or no manifest.
+        UnavailableError: a store does not answer.
+    """
+    case = open_case(deployment, release_id)
+    if (earlier := recorded_evidence(deployment, case, SCORE)) is not None:
+        return earlier
+    _refuse_unchecked(deployment, case)
+    config = {**case.policy.sandbox.to_data(), "seed": SEED}
+    started = time.monotonic()
+    try:
+        result = _score(deployment, case)
+    except (SandboxError, InvalidInputError) as error:
+        result = error_result(SCORE, error)
+    seconds = time.monotonic() - started
+    return keep_evidence(deployment, case, SCORE, config=config, result=result, seconds=seconds)
+
+
+def _refuse_unchecked(deployment: Deployment, case: Case) -> None:
+    """Judge by evidence, never by the state of the tasks before this one."""
+    evidence = read_evidence(deployment, case)
+    for gate in case.policy.gates:
+        if load_gate(gate).STAGE is not Stage.BEFORE_SCORING:
+            continue
+        record = evidence.get(gate)
+        if record is None or not record.verdict.allows:
+            verdict = "has not answered" if record is None else f"says {record.verdict}"
+            raise RefusedError(
+                f"nothing is scored because gate {gate} {verdict}",
+                where=case.release.release_id,
+                fix="" if record is None else record.result.summary,
+            )
+
+
+def _score(deployment: Deployment, case: Case) -> GateResult:
+    manifest = case.manifest
+    rules = case.policy.sandbox
+    with tempfile.TemporaryDirectory(prefix="airlock-score-") as name:
+        folder = Path(name)
+        output = folder / "output"
+        output.mkdir()
+        rows = len(read_frame(manifest.evaluation))
+        inputs = {"evaluation": manifest.evaluation.path, "background": manifest.training.path}
+        models: dict[str, Any] = {"champion": None}
+        for role, artifact in (("candidate", manifest.candidate), ("champion", manifest.champion)):
+            if artifact is not None:
+                inputs[role] = str(materialise(deployment, artifact, folder / role))
+                models[role] = _model_job(case, role, artifact, folder / role)
+        job = {
+            "kind": "score",
+            **models,
+            "evaluation": "evaluation",
+            "background": "background",
+            "features": case.workload.model.features,
+            "task": case.workload.model.task,
+            "shap_rows": rules.shap_rows,
+            "background_rows": rules.background_rows,
+            "seed": SEED,
+        }
+        ran = deployment.sandbox.run(sandbox_request(case, job, inputs), output)
+        report = parse_json((output / "report.json").read_bytes())
+        _check_features(case, report["models"]["candidate"]["features"])
+        _check_scores(output / "scores.parquet", rows, champion=manifest.champion is not None)
+        files = {
+            file: deployment.evidence.put_file(output / file) for file in _FILES if (output / file).is_file()
+        }
+    return GateResult(
+        verdict=Verdict.PASSED,
+        summary=f"{rows} rows scored in the sandbox: {isolation_text(ran.isolation)}.",
+        files=files,
+        details={
+            "models": report["models"],
+            "change": model_change(report["models"]),
+            "rows": rows,
+            "shap": report["shap"],
+            "timings": report["timings"],
+            "isolation": ran.isolation,
+            "versions": report.get("versions", {}),
+        },
+    )
+
+
+def isolation_text(isolation: list[str]) -> str:
+    """What the sandbox kept out, without the means it used; says so when the network was not."""
+    plain = [item.partition(" (")[0] for item in isolation]
+    return ", ".join(plain if "no network" in plain else [*plain, "the network was NOT isolated"])
+
+
+def _model_job(case: Case, role: str, artifact: ArtifactRef, folder: Path) -> dict[str, Any]:
+    flavor = (read_mlmodel(folder / "MLmodel").get("flavors") or {}).get("sklearn") or {}
+    path = flavor.get("pickled_model")
+    if not isinstance(path, str) or not (folder / path).is_file() or not path.endswith(".skops"):
+        raise InvalidInputError(
+            f"the {role} has no skops model file that its MLmodel names",
+            where=f"{case.workload.model.registered_model} version {artifact.version}",
+            fix="log it with mlflow.sklearn.log_model(..., serialization_format='skops')",
+        )
+    threshold = artifact.metadata.get("decision_threshold", 0.5)
+    if not isinstance(threshold, float | int) or not 0 < threshold < 1:
+        raise InvalidInputError(
+            f"decision_threshold of the {role} is {threshold!r}, not a number between 0 and 1",
+            where=f"{case.workload.model.registered_model} version {artifact.version}",
+            fix="log the model with metadata={'airlock': {'decision_threshold': 0.5}}",
+        )
+    reviewed = case.policy.gates.get("security", {}).get("reviewed_types", [])
+    return {
+        "artifact": role,
+        "model_path": path,
+        "format": "skops",
+        "threshold": float(threshold),
+        "trusted": reviewed,
+    }
+
+
+def _check_features(case: Case, used: list[str]) -> None:
+    """A model may use what its workload names: anything else was never reviewed, and may be the answer."""
+    if others := sorted(set(used) - set(case.workload.model.features)):
+        raise InvalidInputError(
+            f"the candidate uses columns its workload does not name: {', '.join(others)}",
+            where=f"model.features of workload {case.workload.name}",
+            fix="train without them, or have them reviewed and added to model.features",
+        )
+
+
+def _check_scores(path: Path, rows: int, *, champion: bool) -> None:
+    """What comes out of the sandbox is untrusted: its shape is checked before anything reads it."""
+    import pandas as pd
+
+    roles = ["candidate", "champion"] if champion else ["candidate"]
+    frame = pd.read_parquet(path)
+    wanted = {f"{role}_{kind}" for role in roles for kind in ("score", "prediction")}
+    if len(frame) != rows or set(frame.columns) != wanted:
+        raise SandboxError(
+            f"the sandbox wrote {len(frame)} rows with columns {sorted(frame.columns)}, "
+            f"expected {rows} rows with {sorted(wanted)}"
+        )
+    for role in roles:
+        values, predictions = frame[f"{role}_score"], frame[f"{role}_prediction"]
+        if not values.between(0, 1).all() or not predictions.isin([0, 1]).all():
+            raise SandboxError(
+                f"the {role} gives scores that are not probabilities or predictions other than 0 and 1",
+                fix="the model needs predict_proba with two columns and no missing values",
+            )
+
+
+def model_change(models: dict[str, Any]) -> dict[str, Any]:
+    """What differs between candidate and champion, measured on the models themselves."""
+    candidate, champion = models["candidate"], models.get("champion")
+    if champion is None:
+        return {}
+    changed = [
+        name
+        for name in sorted({*candidate["hyperparameters"], *champion["hyperparameters"]})
+        if candidate["hyperparameters"].get(name) != champion["hyperparameters"].get(name)
+    ]
+    return {
+        "architecture": [*champion["steps"]] != [*candidate["steps"]]
+        or champion["estimator"] != candidate["estimator"],
+        "from_estimator": champion["estimator"].rsplit(".", 1)[-1],
+        "to_estimator": candidate["estimator"].rsplit(".", 1)[-1],
+        "new_features": sorted(set(candidate["features"]) - set(champion["features"])),
+        "removed_features": sorted(set(champion["features"]) - set(candidate["features"])),
+        "threshold": abs(candidate["threshold"] - champion["threshold"]),
+        "hyperparameters": changed,
+    }
+
+
+def quarantine_if_unsafe(deployment: Deployment, evidence: Evidence) -> bool:
+    """Quarantine the version when the security gate refuses it (requirement R-5). Safe to repeat."""
+    if evidence.gate != "security" or evidence.verdict is not Verdict.FAILED:
+        return False
+    case = open_case(deployment, evidence.release_id)
+    model, version = case.workload.model.registered_model, case.release.version
+    deployment.registry.quarantine(model, version, evidence.result.summary)
+    deployment.record(
+        Kind.VERSION_QUARANTINED,
+        f"release/{evidence.release_id}/quarantined",
+        release_id=evidence.release_id,
+        workload=case.workload.name,
+        version=version,
+        data={"model": model, "reason": evidence.result.summary[:1000], "evidence": evidence.digest},
+    )
+    return True

@@ -1,0 +1,288 @@
+"""Submit a release and freeze what is released."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from airlock import __version__
+from airlock.adapters.evidence import hash_file
+from airlock.core.audit import Kind
+from airlock.core.canonical import canonical_json
+from airlock.core.errors import ConfigurationError, InvalidInputError, NotFoundError, RefusedError
+from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
+from airlock.core.policy import Policy
+from airlock.core.workload import Workload
+from airlock.gates import gate_names, load_gate
+from airlock.services.deployment import Deployment
+from airlock.services.releases import find_release
+
+MAX_CONTEXT = 20_000
+"""Characters of business context; more belongs into the model card."""
+
+MAX_CONTEXT_BYTES = 60_000
+"""The same in bytes, so that a context in any script fits into an audit event."""
+
+MAX_MLMODEL_BYTES = 1_000_000
+"""A larger MLmodel file is not parsed: real ones have a few kilobytes."""
+
+MAX_ARTIFACT_FILES = 10_000
+"""Files of one artifact that are frozen at all; policy sets the real, smaller limit."""
+
+_ENVIRONMENT = ("scikit-learn", "numpy", "pandas", "skops", "mlflow", "apache-airflow")
+
+
+def submit(
+    deployment: Deployment,
+    *,
+    release_id: str,
+    workload_name: str,
+    version: str,
+    batch: str,
+    context: str,
+    submitter: str,
+    dag_id: str,
+    run_id: str,
+) -> str:
+    """Open a release and return its id. Repeating it for the same DAG run changes nothing.
+
+    Raises:
+        NotFoundError: unknown workload, version or evaluation batch.
+        RefusedError: the version is quarantined, or nobody is known as the submitter.
+        InvalidInputError: the context is too long.
+    """
+    workload = deployment.config.workload(workload_name)
+    if not submitter:
+        raise RefusedError(
+            "nobody is known as the submitter of this run",
+            where=run_id,
+            fix="trigger the DAG as a logged-in user: a release needs someone who cannot approve it",
+        )
+    size = len(canonical_json(context))
+    if len(context) > MAX_CONTEXT or size > MAX_CONTEXT_BYTES:
+        raise InvalidInputError(
+            f"context has {len(context)} characters ({size} bytes), "
+            f"the limit is {MAX_CONTEXT} ({MAX_CONTEXT_BYTES})",
+            where=release_id,
+            fix="move the long part into the model card",
+        )
+    batch = batch or workload.data.default_batch
+    batch_file(deployment, workload, batch)
+    found = deployment.registry.version(workload.model.registered_model, version)
+    if found.tags.get("airlock.state") == "quarantined":
+        raise RefusedError(
+            f"version {version} of {workload.model.registered_model} is quarantined: "
+            f"{found.tags.get('airlock.quarantine_reason', 'no reason recorded')}",
+            where=release_id,
+            fix="register a corrected version; a quarantined one cannot be released",
+        )
+    deployment.record(
+        Kind.RELEASE_SUBMITTED,
+        f"release/{release_id}/submitted",
+        actor=submitter,
+        release_id=release_id,
+        workload=workload.name,
+        version=version,
+        data={"batch": batch, "context": context, "dag_id": dag_id, "run_id": run_id},
+    )
+    return release_id
+
+
+def batch_file(deployment: Deployment, workload: Workload, batch: str) -> Path:
+    """The file of an evaluation batch.
+
+    Raises:
+        NotFoundError: there is no such batch; names those there are.
+    """
+    folder = deployment.settings.data_root / workload.data.evaluation
+    known = sorted(path.stem for path in folder.glob("*.parquet"))
+    if batch not in known:
+        raise NotFoundError(
+            f"there is no evaluation batch {batch!r}",
+            where=str(folder),
+            fix=f"use one of: {', '.join(known) or 'none is there yet; put one into the folder'}",
+        )
+    return folder / f"{batch}.parquet"
+
+
+def freeze(deployment: Deployment, release_id: str) -> str:
+    """Freeze the manifest of a release and return its digest.
+
+    Every file of the artifact is copied into the evidence store, so what is scanned, scored and
+    approved is one and the same content, whatever happens in the registry meanwhile.
+
+    Raises:
+        NotFoundError: a file or version is missing.
+        ConfigurationError: policy, suite or people cannot be used.
+        InvalidInputError: the artifact has links or special files.
+    """
+    release = find_release(deployment, release_id)
+    if (frozen := release.first(Kind.RELEASE_FROZEN)) is not None:
+        return str(frozen.data["manifest"])
+    workload = deployment.config.workload(release.workload)
+    policy = checked_policy(deployment, workload.policy)
+    deployment.config.people()
+    model = workload.model.registered_model
+    champion = deployment.registry.champion(model)
+    candidate = deployment.registry.version(model, release.version)
+    put = deployment.evidence.put
+    manifest = Manifest(
+        release_id=release_id,
+        workload=workload.name,
+        workload_digest=put(workload.to_bytes()),
+        submitter=release.submitter,
+        context=release.context,
+        candidate=snapshot(deployment, model, candidate.version),
+        champion=None if champion is None else snapshot(deployment, model, champion.version),
+        training=data_ref(deployment.settings.data_root / workload.data.training),
+        evaluation=data_ref(batch_file(deployment, workload, release.batch)),
+        suite_digest=put(canonical_json(deployment.config.suite(workload.data.expectations))),
+        documentation_digest=put(deployment.config.documentation(workload).encode()),
+        policy_version=policy.version,
+        policy_digest=put(policy.to_bytes()),
+        code={"mlflow_run": candidate.run_id},
+        environment=_environment(),
+    )
+    digest = put(manifest.to_bytes())
+    deployment.record(
+        Kind.RELEASE_FROZEN,
+        f"release/{release_id}/frozen",
+        release_id=release_id,
+        workload=workload.name,
+        version=release.version,
+        data={"manifest": digest, "artifact": manifest.candidate.sha256, "policy": policy.version},
+    )
+    return digest
+
+
+def checked_policy(deployment: Deployment, version: str) -> Policy:
+    """Read a policy whose every gate exists and accepts its configuration.
+
+    Raises:
+        ConfigurationError: naming file, line, gate and field.
+    """
+    policy = deployment.config.policy(version)
+    for gate, values in policy.gates.items():
+        if gate not in gate_names():
+            near = difflib.get_close_matches(gate, gate_names(), n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigurationError(
+                f"gates.{gate}: there is no such gate",
+                where=deployment.config.place_in_policy(version, "gates", gate),
+                fix=f"{guess}gates: {', '.join(gate_names())}",
+            )
+        try:
+            load_gate(gate).Config.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            location = ("gates", gate, *problem["loc"])
+            raise ConfigurationError(
+                f"{'.'.join(map(str, location))}: {str(problem['msg']).removeprefix('Value error, ')}",
+                where=deployment.config.place_in_policy(version, *location),
+                fix=f"the fields are {', '.join(load_gate(gate).Config.model_fields)}",
+            ) from error
+    return policy
+
+
+def data_ref(path: Path) -> DataRef:
+    """Identify a data file by its content.
+
+    Raises:
+        NotFoundError: the file is not there.
+    """
+    if not path.is_file():
+        raise NotFoundError(
+            "data file not found", where=str(path), fix="check `data` in the workload and AIRLOCK_DATA_DIR"
+        )
+    return DataRef(path=str(path), sha256=hash_file(path), size=path.stat().st_size)
+
+
+def snapshot(deployment: Deployment, model: str, version: str) -> ArtifactRef:
+    """Copy a version's files into the evidence store and identify them."""
+    with tempfile.TemporaryDirectory(prefix="airlock-artifact-") as folder:
+        root = Path(folder) / "artifact"
+        deployment.registry.download(model, version, root)
+        files = [_freeze_file(deployment, root, path) for path in _regular_files(root, f"{model} {version}")]
+        if not files:
+            raise InvalidInputError(
+                "the artifact is empty",
+                where=f"{model} {version}",
+                fix="log the model again and register that version",
+            )
+        return ArtifactRef(
+            version=version,
+            sha256=ArtifactRef.digest_files(files),
+            files=files,
+            metadata=_declared(root / "MLmodel"),
+        )
+
+
+def _regular_files(root: Path, where: str) -> list[Path]:
+    paths = [path for path in sorted(root.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    if len(paths) > MAX_ARTIFACT_FILES:
+        raise InvalidInputError(
+            f"the artifact has {len(paths)} files", where=where, fix="log the model alone, without data"
+        )
+    for path in paths:
+        if path.is_symlink() or not path.is_file():
+            raise InvalidInputError(
+                f"the artifact holds {path.name!r}, which is a link or special file",
+                where=where,
+                fix="log plain files only",
+            )
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"the artifact holds a file whose name is no text: {path.name!r}",
+                where=where,
+                fix="log files with plain names",
+            ) from error
+    return paths
+
+
+def _freeze_file(deployment: Deployment, root: Path, path: Path) -> FileRef:
+    return FileRef(
+        path=path.relative_to(root).as_posix(),
+        sha256=deployment.evidence.put_file(path),
+        size=path.stat().st_size,
+    )
+
+
+def _declared(mlmodel: Path) -> dict[str, str | float | int | bool | None]:
+    """What training code declared in the artifact: ``metadata.airlock`` of the MLmodel file."""
+    declared = read_mlmodel(mlmodel).get("metadata") or {}
+    values: Any = declared.get("airlock") if isinstance(declared, dict) else None
+    if not isinstance(values, dict):
+        return {}
+    kept = {
+        str(key): value
+        for key, value in values.items()
+        if value is None or isinstance(value, str | float | int | bool)
+    }
+    canonical_json(kept)  # a NaN or a number beyond 2**53 has no digest
+    return kept
+
+
+def read_mlmodel(path: Path) -> dict[str, Any]:
+    """The MLmodel file as data; empty when it is missing or broken, which the security gate reports."""
+    try:
+        if path.stat().st_size > MAX_MLMODEL_BYTES:
+            return {}
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        # ValueError: not UTF-8, or what looks like a date or a number and is none.
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _ENVIRONMENT}
+    return {"airlock": __version__, "python": platform.python_version(), **versions}

@@ -1,0 +1,150 @@
+"""Follow a release from outside Airflow: start it, wait for it, answer it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from airlock.adapters.airflow_api import AirflowClient
+from airlock.core.audit import Kind
+from airlock.core.decision import required_gates
+from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
+from airlock.core.manifest import release_id_for
+from airlock.core.release import Release, State
+from airlock.services.close_seats import SEAT_TASK
+from airlock.services.deployment import Deployment
+from airlock.services.releases import find_release, quorum_of, read_decision, state_of
+
+WAIT_SECONDS = 3600
+ANSWER_SECONDS = 60
+POLL_SECONDS = 0.5
+
+
+def start_release(
+    deployment: Deployment, client: AirflowClient, workload: str, *, version: str, batch: str, context: str
+) -> tuple[str, str]:
+    """Trigger the release DAG; returns release id and run id."""
+    dag_id = f"release__{workload}"
+    conf = {"version": version, "batch": batch, "context": context}
+    run_id = str(client.trigger(dag_id, conf)["dag_run_id"])
+    return release_id_for(deployment.settings.deployment, workload, version, dag_id, run_id), run_id
+
+
+def pending_gates(deployment: Deployment, release: Release) -> list[str]:
+    """Gates that have not answered yet."""
+    workload = deployment.config.workload(release.workload)
+    answered = {line.gate for line in release.gates}
+    done = release.first(Kind.RELEASE_DECIDED) is not None
+    return (
+        []
+        if done
+        else [
+            gate for gate in required_gates(deployment.config.policy(workload.policy)) if gate not in answered
+        ]
+    )
+
+
+def wait_for(
+    deployment: Deployment,
+    client: AirflowClient,
+    dag_id: str,
+    run_id: str,
+    release_id: str,
+    *,
+    on_change: Callable[[Release], None],
+    through_waiting: bool = False,
+    seconds: float = WAIT_SECONDS,
+) -> State:
+    """Wait until a release has ended, or asks people unless ``through_waiting``.
+
+    Raises:
+        InvalidInputError: the release was not accepted; with the reason.
+        UnavailableError: the time is over, or Airflow does not answer.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            release = find_release(deployment, release_id)
+        except NotFoundError:
+            _raise_if_not_accepted(deployment, client, dag_id, run_id, release_id)
+            time.sleep(POLL_SECONDS)
+            continue
+        on_change(release)
+        state = state_of(deployment, release)
+        if release.first(Kind.RELEASE_SEALED) is not None or (state is State.WAITING and not through_waiting):
+            return state
+        if client.run(dag_id, run_id)["state"] == "failed":
+            return State.FAILED
+        time.sleep(POLL_SECONDS)
+    raise UnavailableError(f"release {release_id} did not end in {seconds:.0f} s", where=run_id)
+
+
+def _raise_if_not_accepted(
+    deployment: Deployment, client: AirflowClient, dag_id: str, run_id: str, release_id: str
+) -> None:
+    outcomes = [
+        entry.event.data
+        for entry in deployment.audit.events(release_id=release_id, kinds=[Kind.TASK_OUTCOME])
+    ]
+    problem = next(
+        (data["error"] for data in outcomes if data["task_id"] == "submit" and data["state"] == "failed"), ""
+    )
+    if problem or client.run(dag_id, run_id)["state"] == "failed":
+        raise InvalidInputError(
+            f"the release was not accepted: {problem or 'see the task `submit`'}", where=run_id
+        )
+
+
+def answer_release(
+    deployment: Deployment,
+    client: AirflowClient,
+    release_id: str,
+    *,
+    user: str,
+    choice: str,
+    comment: str,
+    seat: int = 0,
+) -> int:
+    """Answer as ``user`` through Airflow, wait until the answer is audited, and return the seat's index.
+
+    Raises:
+        RefusedError: the release does not wait, the user holds no open role, or the answer was refused.
+    """
+    release = find_release(deployment, release_id)
+    index = seat - 1 if seat else _open_seat(deployment, release, user)
+    seen = len(release.events)
+    client.wait_for_seat(release.dag_id, release.run_id, SEAT_TASK, index)
+    client.answer(release.dag_id, release.run_id, SEAT_TASK, index, choice=choice, comment=comment)
+    until = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < until:
+        for event in find_release(deployment, release_id).events[seen:]:
+            if event.actor == user and event.data.get("seat") == index:
+                if event.kind is Kind.APPROVAL_RECORDED:
+                    return index
+                if event.kind is Kind.APPROVAL_REFUSED:
+                    raise RefusedError(event.data["problem"], where=release_id)
+        time.sleep(POLL_SECONDS)
+    raise UnavailableError(
+        "the answer was not recorded in time", where=release_id, fix="look at the seat's task log"
+    )
+
+
+def _open_seat(deployment: Deployment, release: Release, user: str) -> int:
+    decision = read_decision(deployment, release)
+    state = state_of(deployment, release)
+    if decision is None or state is not State.WAITING:
+        raise RefusedError(
+            f"release {release.release_id} does not wait for approval: it is {state}",
+            fix="see `airlock release show`",
+        )
+    person = deployment.config.people().find(user)
+    roles = person.roles if person else []
+    for index in quorum_of(deployment, release, decision).open_seats:
+        if decision.seats[index].role in roles:
+            return index
+    wanted = ", ".join(seat.role for seat in decision.seats)
+    raise RefusedError(
+        f"{user} holds no role that is open here; roles held: {', '.join(roles) or 'none'}",
+        where=release.release_id,
+        fix=f"the release needs {wanted}",
+    )

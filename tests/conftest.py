@@ -1,0 +1,124 @@
+"""What every test gets: a clean environment, ``--no-skips``, and tests chosen by requirement.
+
+Nothing heavy is imported here: this file is read before the first test can start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SKIPS = pytest.StashKey[list[str]]()
+_HOME = pytest.StashKey[Path]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="fail when a test is skipped, unless AIRLOCK_ALLOW_SKIPS=1",
+    )
+    parser.addoption(
+        "--requirement",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="run only the tests that prove this requirement; repeatable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SKIPS] = []
+    # What the developer's shell says about a deployment of theirs must not reach a test, nor a test it.
+    for name in list(os.environ):
+        if name.startswith(("AIRFLOW", "MLFLOW_")) or (
+            name.startswith("AIRLOCK_") and not name.startswith(("AIRLOCK_ALLOW_", "AIRLOCK_TEST_"))
+        ):
+            del os.environ[name]
+    home = Path(tempfile.mkdtemp(prefix="airlock-tests-"))
+    config.stash[_HOME] = home
+    os.environ |= {
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRLOCK_HOME": str(home / "airlock"),
+        "DO_NOT_TRACK": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # As in the sandbox. Read when numba is first imported, so it cannot differ between test files.
+        "NUMBA_DISABLE_JIT": "1",
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_HOME], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note what each test proves (it reaches the JUnit report), and choose by ``--requirement``."""
+    wanted = set(config.getoption("--requirement"))
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    for item in items:
+        proved = [str(name) for mark in item.iter_markers("requirement") for name in mark.args]
+        item.user_properties.extend(("requirement", name) for name in proved)
+        (kept if not wanted or wanted & set(proved) else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped:  # a module that skips itself, as importorskip does, has no test to report
+        collector.config.stash[_SKIPS].append(f"{report.nodeid}: {_reason(report)}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and not hasattr(report, "wasxfail"):
+        item.config.stash[_SKIPS].append(f"{report.nodeid}: {_reason(report)}")
+
+
+def _reason(report: Any) -> str:
+    return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist skipped."""
+    found = getattr(node, "workeroutput", {}).get("skips", [])
+    seen = node.config.stash[_SKIPS]
+    # Each worker collects all modules, so a module that skips itself is reported by every one.
+    seen.extend(skip for skip in found if skip not in seen)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["skips"] = session.config.stash[_SKIPS]
+    elif _forbidden(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if not (skips := _forbidden(config)):
+        return
+    terminalreporter.section("skipped tests are failures here (--no-skips)", red=True)
+    for skip in skips:
+        terminalreporter.line(skip)
+    terminalreporter.line("Give the machine what they need, or set AIRLOCK_ALLOW_SKIPS=1 to accept the gap.")
+
+
+def _forbidden(config: pytest.Config) -> list[str]:
+    allowed = not config.getoption("--no-skips") or os.environ.get("AIRLOCK_ALLOW_SKIPS") == "1"
+    return [] if allowed else config.stash[_SKIPS]
