@@ -73,12 +73,16 @@ demo: venv ## five real releases through a real Airflow; options in ARGS="--once
 
 .PHONY: test
 test: venv-dev lint ## everything CI checks: lint, then all tests; a skipped test fails
-	@$(PY) -m pytest --no-skips -m "not system" -n $(WORKERS) --dist loadfile
-	@$(PY) -m pytest --no-skips -m system
+	@$(PY) -m pytest --no-skips -m "not system and not soak" -n $(WORKERS) --dist loadfile
+	@$(PY) -m pytest --no-skips -m "system and not soak"
 
 .PHONY: test-fast
 test-fast: venv-dev ## the tests that take no time, in under a minute
-	@$(PY) -m pytest -q -m "not slow and not system" -n $(WORKERS) --dist loadfile
+	@$(PY) -m pytest -q -m "not slow and not system and not soak" -n $(WORKERS) --dist loadfile
+
+.PHONY: soak
+soak: venv-dev ## campaigns of kills, faults and load; an hour
+	@$(PY) -m pytest --no-skips -m soak -s
 
 .PHONY: lint
 lint: venv-dev ## ruff, mypy, import-linter

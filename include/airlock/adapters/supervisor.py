@@ -140,6 +140,9 @@ class Supervisor:
             # A task killed hard is noticed after this long instead of five minutes.
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "10",
+            # A task that was queued when the machine died is taken over by the next scheduler once the old
+            # one's heartbeat is 30 s old; Airflow looks at the start, too early, and then every five minutes.
+            "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "15",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
