@@ -43,8 +43,8 @@ $(RUNTIME): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 
 $(DEV): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 	@rm -f $@ $(RUNTIME)
-	@echo "Installing Airlock and 285 packages, tests and cluster included, into $(VENV): about two minutes"
-	@$(PIP) install -qq -c constraints.txt -e '.[cluster]' --group dev
+	@echo "Installing Airlock and 297 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
+	@$(PIP) install -qq -c constraints.txt -e '.[cluster,s3,slack]' --group dev
 	@$(PIP) check >/dev/null || { $(PIP) check; exit 1; }
 	@touch $(RUNTIME) $@
 

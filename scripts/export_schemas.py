@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from airlock.core.base import Value
 from airlock.core.people import People
 from airlock.core.policy import Policy
+from airlock.core.retention import Retention
 from airlock.core.workload import Workload
 from airlock.gates import gate_names, gate_text, load_gate
 
@@ -31,6 +32,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {
         "people.schema.json": _schema(People),
         "policy.schema.json": _policy(),
+        "retention.schema.json": _schema(Retention),
         "workload.schema.json": _schema(Workload),
     }
 

@@ -20,7 +20,7 @@ echo "Resolving" >&2
 if [[ -f constraints.txt ]]; then cp constraints.txt "$scratch/constraints.txt"; fi
 # pip refuses extras in a constraints file, and an index address would tie the file to one machine.
 "$scratch/venv/bin/uv" pip compile --quiet --universal --python-version 3.11 \
-  --extra cluster --group dev --strip-extras --no-annotate --no-emit-index-url \
+  --all-extras --group dev --strip-extras --no-annotate --no-emit-index-url \
   --custom-compile-command "make lock" "$@" \
   pyproject.toml --output-file "$scratch/constraints.txt" >/dev/null
 if grep -nE '://|^-' "$scratch/constraints.txt" >&2; then

@@ -40,12 +40,68 @@ class AuditStore(Protocol):
         *,
         release_id: str | None = None,
         workload: str | None = None,
+        version: str | None = None,
+        actor: str | None = None,
         kinds: Sequence[Kind] = (),
         key: str | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
         limit: int | None = None,
         newest_first: bool = False,
     ) -> list[Recorded]:
-        """Events in the order they were recorded, narrowed by what is given."""
+        """Events in the order they were recorded, narrowed by what is given.
+
+        ``since_us`` is included and ``until_us`` is not; both are claimed times.
+        """
+
+    def confirm(self, recorded: Recorded) -> None:
+        """Wait until an event is in the signed log and anchored outside the database.
+
+        Raises:
+            UnavailableError: it is not yet, within the time that the deployment gives; the event stays
+                recorded, and asking again goes on waiting.
+        """
+
+
+class Anchor(Protocol):
+    """A place outside the audit store's database that keeps its checkpoints.
+
+    Whoever can change the database must not be able to change this place: that is what it is for. The
+    newest checkpoint here is what the log may never fall behind.
+    """
+
+    @property
+    def name(self) -> str:
+        """What people read and receipts record: the URL without secrets."""
+
+    @property
+    def every_seconds(self) -> int:
+        """How often a checkpoint is published here; 0 means each one, before a critical event counts."""
+
+    def history(self) -> list[str]:
+        """All kept checkpoints as signed notes, oldest first; empty where nothing was published yet.
+
+        Raises:
+            UnavailableError: the place does not answer.
+            IntegrityError: what is kept there is no sequence of notes.
+        """
+
+    def latest(self) -> str | None:
+        """The newest checkpoint, or ``None`` where nothing was published yet; errors as ``history``."""
+
+    def publish(self, note: str, *, after: str | None) -> str:
+        """Keep a checkpoint durably and return a receipt: where in this place it stands.
+
+        Args:
+            note: the signed note.
+            after: what ``latest`` answered before. If another checkpoint stands there by now nothing is
+                written (compare-and-swap), so that a restored or second sequencer cannot roll it back.
+                Publishing the newest one again is free.
+
+        Raises:
+            ConflictError: another checkpoint was published in between.
+            UnavailableError: the place does not answer, refuses, or is full; nothing was half written.
+        """
 
 
 class EvidenceStore(Protocol):

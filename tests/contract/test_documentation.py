@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from airlock.core.evidence import GateResult, Verdict
 from airlock.core.workload import ModelSpec, Workload
 from airlock.gates.documentation import feature_meanings
-from tests.support.gates import make_context, make_manifest, make_workload
+from tests.support.gates import make_context, make_workload
 from tests.support.judge import configuration, finding, judge, metric
 
 SECTIONS = ["Intended use", "Training data", "Limits", "Feature dictionary", "Narrative"]
@@ -304,8 +304,7 @@ def test_meanings_are_read_from_rows_and_items() -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "TBD", "...", "12", "\n"])
 def test_no_business_context_is_a_warning(text: str) -> None:
-    manifest = make_manifest(make_workload(), context=text)
-    result, _ = judge("documentation", make_context(documentation=card(), manifest=manifest))
+    result, _ = judge("documentation", make_context(documentation=card(), business_context=text))
     assert result.verdict is Verdict.WARNED
     assert finding(result, "no_business_context").fix
     assert "does not say why" in result.summary

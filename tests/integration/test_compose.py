@@ -69,7 +69,7 @@ def test_it_fits_the_compose_specification() -> None:
 
 
 def test_the_platform_is_complete(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "redis", "mlflow", *AIRFLOW}
+    assert set(services) == {"postgres", "redis", "mlflow", "sequencer", *AIRFLOW}
 
 
 def test_every_secret_must_be_set_and_the_refusal_says_where(services: dict[str, Any]) -> None:
@@ -177,9 +177,19 @@ def test_services_run_without_root_and_privileges(services: dict[str, Any]) -> N
 
 def test_every_setting_of_airlock_is_given(services: dict[str, Any]) -> None:
     wanted = {f"AIRLOCK_{name.upper()}" for name in Settings.model_fields}
-    for name in AIRFLOW:
+    for name in [*AIRFLOW, "sequencer"]:
         given = {variable for variable in services[name]["environment"] if variable.startswith("AIRLOCK_")}
-        assert given == wanted, name
+        # Where the signing key lies is told to the one service that may read it.
+        assert given == (wanted if name == "sequencer" else wanted - {"AIRLOCK_AUDIT_KEY_FILE"}), name
+
+
+@pytest.mark.requirement("E-2")
+def test_only_the_sequencer_can_read_the_signing_key_and_write_the_anchor(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        volumes = {volume.split(":")[0]: volume.split(":")[1:] for volume in service.get("volumes", [])}
+        assert ("key" in volumes) == (name == "sequencer"), name
+        if "anchor" in volumes and name != "sequencer":
+            assert volumes["anchor"][1:] == ["ro"], name
 
 
 def test_airflow_finds_code_and_configuration(services: dict[str, Any]) -> None:

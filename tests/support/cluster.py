@@ -38,10 +38,13 @@ COMPONENTS = ("airflow", "celery", "mlflow", "airlock")
 IMAGE = ("config", "dags", "plugins")
 """Folders of the project that are in the image, beside the installed package."""
 
+_STATE = ("/var/lib/airlock", "/var/lib/airlock-anchor", "/var/lib/airlock-key", "/var/lib/mlflow")
+"""Folders of the image in which services keep what has to last."""
+
 _CLAIM = "airlock-tests:claimed"
 _STOP_SECONDS = 30
 _VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<operator>:[-?])(?P<rest>[^}]*)\}")
-_FOLDER = re.compile(r"(?<![\w.}/-])/(?:opt|var/lib)/[a-z]+")
+_FOLDER = re.compile(r"(?:(?<![\w.}/-])|(?<=file://))/(?:opt|var/lib)/[a-z-]+")
 _PORT = re.compile(r"(?<![\w.])(?:(?P<host>[a-z0-9][a-z0-9.-]*):)?(?P<port>8080|5000|8974)(?!\w)")
 
 
@@ -172,7 +175,7 @@ class Cluster:
 
     def _mount(self, service: str) -> None:
         """Make a container's folders: those of the image, then the volumes over them."""
-        for path in ("/opt/airflow/logs", "/opt/airlock", "/var/lib/airlock", "/var/lib/mlflow", "/tmp"):
+        for path in ("/opt/airflow/logs", "/opt/airlock", "/tmp", *_STATE):
             self.inside(service, path).mkdir(parents=True)
         for name in IMAGE:
             self.inside(service, f"/opt/airlock/{name}").symlink_to(self.folder / "project" / name)

@@ -19,13 +19,13 @@ from typing import Any, cast
 
 import yaml
 
-from airlock.adapters.audit import SqlAuditStore
+from airlock.adapters.audit import Database, Log, Spool, SqlAuditStore, Vault
 from airlock.adapters.cel_engine import CelEngine
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.evidence import FileEvidenceStore
 from airlock.adapters.settings import Settings
 from airlock.core.approvals import Answer
-from airlock.core.audit import Event, Kind
+from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.decision import SCORE, Decision
 from airlock.core.errors import NotFoundError, SandboxError, UnavailableError
 from airlock.core.evidence import Finding, GateResult, Verdict
@@ -34,9 +34,11 @@ from airlock.core.release import Release
 from airlock.ports import ModelVersion, SandboxRequest, SandboxResult
 from airlock.services.approve import answer
 from airlock.services.decide import decide
-from airlock.services.deployment import Deployment
+from airlock.services.deployment import Deployment, anchors_of, immediate
 from airlock.services.evaluate import keep_evidence
+from airlock.services.keys import create_key
 from airlock.services.releases import find_release, open_case
+from airlock.services.sequence import Sequencer
 from airlock.services.submit import freeze, submit
 
 WORKLOAD = "loan-model"
@@ -349,6 +351,18 @@ class FakeRegistry:
         self._find(name, version).tags.update(tags)
 
 
+class SelfSequencing(SqlAuditStore):
+    """An audit store that runs the sequencer itself when a critical event waits for it."""
+
+    deployment: Deployment
+
+    def confirm(self, recorded: Recorded) -> None:
+        sequencer = Sequencer(self.deployment, anchors_of(self.deployment.settings))
+        sequencer.step()
+        sequencer.publish()
+        super().confirm(recorded)
+
+
 class NoSandbox:
     """Nothing is scored in these tests."""
 
@@ -511,16 +525,23 @@ def open_world(root: Path) -> World:
     """Open the deployment that lies in ``root``, with an empty registry."""
     settings = Settings(home=root / "home", config_dir=root / "config", deployment="test")
     clock, registry = ManualClock(), FakeRegistry()
+    database = Database(settings.audit_url.get_secret_value())
+    vault, spool = Vault(settings.personal_key_path), Spool(settings.spool_root)
+    audit = SelfSequencing(database, clock, vault, spool=spool, anchors=immediate(anchors_of(settings)))
     deployment = Deployment(
         settings=settings,
         clock=clock,
-        audit=SqlAuditStore(settings.audit_url.get_secret_value(), clock),
+        audit=audit,
+        log=Log(database),
+        vault=vault,
+        spool=spool,
         evidence=FileEvidenceStore(settings.evidence_root),
         registry=cast("Any", registry),
         sandbox=NoSandbox(),
         engine=CelEngine(),
         config=ConfigFolder(settings.config_dir),
     )
+    audit.deployment = deployment
     return World(root, deployment, registry, clock)
 
 
@@ -533,6 +554,7 @@ def make_world(root: Path, *, champion: str | None = "1") -> World:
     (batches.parent / "training.parquet").write_bytes(b"training rows")
     world = open_world(root)
     world.deployment.audit.migrate()
+    create_key(world.deployment)
     for version in ("1", "2", "3"):
         world.registry.register(version)
     if champion is not None:

@@ -56,7 +56,6 @@ def make_manifest(workload: Workload, *, champion: bool = True, **changes: Any) 
         "workload": workload.name,
         "workload_digest": workload.digest,
         "submitter": "dana",
-        "context": "a test",
         "candidate": artifact,
         "champion": artifact.model_copy(update={"version": "1"}) if champion else None,
         "training": data,
@@ -115,6 +114,7 @@ def make_context(
     manifest: Manifest | None = None,
     suite: dict[str, Any] | None = None,
     documentation: str = "",
+    business_context: str = "A test.",
     artifact: Path = Path("missing"),
     scan: dict[str, Any] | None = None,
 ) -> GateContext:
@@ -132,6 +132,7 @@ def make_context(
         artifact=lambda: artifact,
         suite=lambda: suite or {},
         documentation=lambda: documentation,
+        business_context=business_context,
         scan=lambda: scan or {},
         store=sha256_hex,
     )

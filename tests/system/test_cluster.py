@@ -29,7 +29,7 @@ from tests.system.conftest import Submitted, World, until
 
 PASSWORD = "the password of everybody here"
 USERS = ("dana", "grace", "ravi")
-DAEMONS = ("mlflow", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
+DAEMONS = ("mlflow", "sequencer", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
 CONTROL_ONLY = {"AIRFLOW_DB_PASSWORD", "AIRFLOW_FERNET_KEY", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_JWT_SECRET"}
 
 

@@ -49,6 +49,8 @@ def test_every_dependency_is_pinned_once_and_within_its_range(
     wanted = [
         *project["project"]["dependencies"],
         *project["project"]["optional-dependencies"]["cluster"],
+        *project["project"]["optional-dependencies"]["s3"],
+        *project["project"]["optional-dependencies"]["slack"],
         *project["dependency-groups"]["dev"],
     ]
     for text in wanted:

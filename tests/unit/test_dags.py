@@ -489,12 +489,32 @@ def test_a_task_that_waits_has_no_outcome_yet(world: World) -> None:
 
 
 @pytest.mark.requirement("E-1")
-def test_without_an_audit_store_nothing_is_done(world: World) -> None:
+def test_without_an_audit_store_and_a_spool_nothing_is_done(world: World) -> None:
     (world.deployment.settings.home / "audit.db").unlink()
+    world.deployment.settings.spool_root.write_text("a file where the folder should be")
     done: list[str] = []
-    with pytest.raises(UnavailableError, match="the audit store is not there"):
+    with pytest.raises(UnavailableError, match="the spool cannot be read"):
         operator(lambda _: done.append("work")).execute(context())
     assert done == []
+
+
+@pytest.mark.requirement("E-1")
+def test_without_an_audit_store_start_and_outcome_wait_on_this_machine(world: World) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    (world.deployment.settings.home / "audit.db").unlink()
+    spool = world.deployment.spool
+    assert operator(lambda _: "done").execute(context()) == "done"
+    waiting = [spool.read(path) for path in spool.waiting()]
+    assert sorted(event.kind for event in waiting) == [Kind.TASK_OUTCOME, Kind.TASK_STARTED]
+
+    def needs_the_store(recorder: Any) -> None:
+        recorder.deployment.audit.events()
+
+    with pytest.raises(AirflowException, match="the audit store is not there"):
+        operator(needs_the_store).execute(context(try_number=2))
+    states = [event.data.get("state") for event in map(spool.read, spool.waiting())]
+    assert sorted(filter(None, states)) == ["success", "up_for_retry"]
 
 
 @pytest.mark.requirement("E-1")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 import yaml
-from click import Command, Context, Group
 
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.settings import Settings
@@ -34,16 +34,15 @@ def commands(page: Path) -> list[str]:
     return [line.strip() for line in [*lines, *inline] if line.strip()]
 
 
-def parse(command: Command, words: list[str]) -> None:
-    """Parse a command line as click would, without running it."""
-    if isinstance(command, Group):
-        name = words[0].lower()
-        assert name in command.commands, f"there is no command {name!r}"
-        parse(command.commands[name], words[1:])
-        return
-    with Context(command, info_name="airlock") as context:
-        if words:  # a bare command name in running text is no call
-            command.parse_args(context, words)
+def parse(command: Any, words: list[str]) -> None:
+    """Parse a command line as Typer would, without running it."""
+    while hasattr(command, "commands"):
+        if not words:
+            return  # a group by its name in running text
+        assert words[0] in command.commands, f"there is no command {words[0]!r}"
+        command, words = command.commands[words[0]], words[1:]
+    if words:  # a bare command name in running text is no call
+        command.make_context("airlock", list(words))
 
 
 @EACH

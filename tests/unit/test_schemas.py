@@ -65,7 +65,12 @@ def test_check_finds_a_stale_and_a_missing_schema(
 
 @pytest.mark.parametrize(
     ("name", "pattern"),
-    [("people", "people.yaml"), ("policy", "policies/*/policy.yaml"), ("workload", "workloads/*.yaml")],
+    [
+        ("people", "people.yaml"),
+        ("policy", "policies/*/policy.yaml"),
+        ("retention", "retention.yaml"),
+        ("workload", "workloads/*.yaml"),
+    ],
 )
 def test_shipped_configuration_fits_its_schema(name: str, pattern: str) -> None:
     files = sorted((ROOT / "config").glob(pattern))

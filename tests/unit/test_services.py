@@ -642,9 +642,25 @@ def test_a_rejection_closes_the_release_and_its_reason_is_announced(judged: tupl
     world.answer(release_id, "grace", 0, "reject", "Show a month of shadow traffic.")
     assert standing(world.deployment, release_id).state == "rejected"
     assert "rejected by grace (governance-analyst): Show a month" in announce(world.deployment, release_id)
+    assert standing(world.deployment, release_id).feedback == "Show a month of shadow traffic."
     assert seal(world.deployment, release_id) == "rejected"
-    with pytest.raises(RefusedError, match="rejected by grace: Show a month"):
+    with pytest.raises(RefusedError, match="rejected by grace"):
         promote(world.deployment, release_id)
+
+
+@pytest.mark.requirement("E-5")
+def test_what_a_rejecter_wrote_is_recorded_once_and_nowhere_in_clear(judged: tuple[World, str]) -> None:
+    """A copy in another event could not be erased."""
+    world, release_id = judged
+    world.answer(release_id, "grace", 0, "reject", "Show a month of shadow traffic.")
+    announce(world.deployment, release_id)
+    seal(world.deployment, release_id)
+    with pytest.raises(RefusedError):
+        promote(world.deployment, release_id)
+    said = [entry.event for entry in world.deployment.audit.events()]
+    assert [event.kind for event in said if b"Show a month" in event.to_bytes()] == [Kind.APPROVAL_RECORDED]
+    for path in world.deployment.settings.home.rglob("*"):
+        assert path.is_dir() or b"Show a month" not in path.read_bytes(), path
 
 
 @pytest.mark.requirement("A-5")

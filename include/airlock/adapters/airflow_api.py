@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from airlock.adapters.settings import Settings
 from airlock.core.errors import (
     ConflictError,
     InvalidInputError,
@@ -18,6 +20,9 @@ from airlock.core.errors import (
 )
 
 TIMEOUT_SECONDS = 30.0
+
+PAGE = 100
+"""Rows asked for at once; Airflow's own limit unless `[api] maximum_page_limit` says otherwise."""
 
 
 class AirflowClient:
@@ -107,11 +112,59 @@ class AirflowClient:
         data: dict[str, Any] = self._call("GET", _run_path(dag_id, run_id))
         return data
 
+    def runs(self, dag_prefix: str, *, updated_since: str = "") -> Iterator[dict[str, Any]]:
+        """Runs of all DAGs whose id starts with ``dag_prefix``, oldest first.
+
+        ``updated_since`` is an ISO 8601 time; runs that did not change since are left out.
+        """
+        params = _known({"dag_id_prefix_pattern": dag_prefix, "updated_at_gte": updated_since})
+        for run in self._pages("/dags/~/dagRuns", "dag_runs", {**params, "order_by": "id"}):
+            # Airflow leaves out what is neither letter nor digit at the end of a prefix.
+            if run["dag_id"].startswith(dag_prefix):
+                yield run
+
     def task_instances(self, dag_id: str, run_id: str, task_id: str = "") -> list[dict[str, Any]]:
         """Task instances of a run, of one task if it is named."""
-        params = {"limit": 500} | ({"task_id": task_id} if task_id else {})
-        data = self._call("GET", _run_path(dag_id, run_id) + "/taskInstances", params=params)
-        return [ti for ti in data["task_instances"] if not task_id or ti["task_id"] == task_id]
+        path = _run_path(dag_id, run_id) + "/taskInstances"
+        found = self._pages(path, "task_instances", _known({"task_id": task_id}) | {"order_by": "id"})
+        return [ti for ti in found if not task_id or ti["task_id"] == task_id]
+
+    def changed_task_instances(self, dag_prefix: str, *, updated_since: str) -> Iterator[dict[str, Any]]:
+        """Task instances of all runs of DAGs as in ``runs`` that changed since an ISO 8601 time."""
+        params = {"dag_id_prefix_pattern": dag_prefix, "updated_at_gte": updated_since, "order_by": "id"}
+        for instance in self._pages("/dags/~/dagRuns/~/taskInstances", "task_instances", params):
+            if instance["dag_id"].startswith(dag_prefix):
+                yield instance
+
+    def tries(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]]:
+        """Every try of a task instance that Airflow remembers, the current one among them."""
+        data = self._call("GET", _task_path(dag_id, run_id, task_id, map_index) + "/tries")
+        found: list[dict[str, Any]] = data["task_instances"]
+        return found
+
+    def event_logs(self, *, after: str = "", excluded: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+        """Airflow's event log, oldest first: rows after an ISO 8601 time, without ``excluded`` events.
+
+        Raises:
+            RefusedError: this user may not read it.
+        """
+        params = _known({"after": after, "excluded_events": list(excluded)})
+        seen = 0
+        while True:
+            page = {**params, "order_by": "event_log_id", "limit": PAGE, "offset": seen}
+            data = self._call("GET", "/eventLogs", params=page)
+            yield from data["event_logs"]
+            seen += len(data["event_logs"])
+            if not data["event_logs"] or seen >= data["total_entries"]:
+                return
+
+    def _pages(self, path: str, field: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Everything of a list, page by page; rows that come or go meanwhile hide no other row."""
+        cursor: str | None = ""
+        while cursor is not None:
+            data = self._call("GET", path, params={**params, "limit": PAGE, "cursor": cursor})
+            yield from data[field]
+            cursor = data["next_cursor"]
 
     def set_task_state(self, dag_id: str, run_id: str, task_id: str, map_index: int, state: str) -> None:
         """Set the state of a task instance by hand."""
@@ -140,6 +193,26 @@ class AirflowClient:
                 return
             time.sleep(0.5)
         raise UnavailableError(f"task {task_id}[{map_index}] does not wait for an answer", where=run_id)
+
+
+def service_client(settings: Settings) -> AirflowClient:
+    """Airflow as the service user of a deployment sees it.
+
+    Raises:
+        UnavailableError: no service user is configured.
+    """
+    password = settings.service_password.get_secret_value()
+    if not password:
+        raise UnavailableError(
+            "no service user is configured",
+            where="AIRLOCK_SERVICE_PASSWORD",
+            fix="set AIRLOCK_SERVICE_USER and AIRLOCK_SERVICE_PASSWORD to a user who may edit tasks",
+        )
+    return AirflowClient(settings.airflow_url, settings.service_user, password)
+
+
+def _known(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value}
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

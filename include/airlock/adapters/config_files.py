@@ -15,6 +15,7 @@ from airlock.core.base import Value
 from airlock.core.errors import ConfigurationError, NotFoundError
 from airlock.core.people import People
 from airlock.core.policy import Policy
+from airlock.core.retention import Regime, Retention
 from airlock.core.workload import Workload
 
 Model = TypeVar("Model", bound=Value)
@@ -191,7 +192,7 @@ class ConfigFolder:
         return sorted((self._root / "workloads").glob("*.yaml"))
 
     def workload(self, name: str) -> Workload:
-        """Read one workload.
+        """Read one workload, whose retention regimes must be known here.
 
         Raises:
             NotFoundError: no such workload; names the nearest.
@@ -206,7 +207,9 @@ class ConfigFolder:
                 where=str(self._root / "workloads"),
                 fix=f"{known}known workloads: {', '.join(files) or 'none yet'}",
             )
-        return self.load_workload(files[name])
+        workload = self.load_workload(files[name])
+        self.regimes(workload)
+        return workload
 
     @staticmethod
     def load_workload(path: Path) -> Workload:
@@ -255,6 +258,41 @@ class ConfigFolder:
     def people(self) -> People:
         """Read people and roles."""
         return load_model(self._root / "people.yaml", People)
+
+    def retention(self) -> Retention:
+        """Read the retention regimes.
+
+        Raises:
+            NotFoundError: there is no such file.
+            ConfigurationError: the file is wrong.
+        """
+        return load_model(self._root / "retention.yaml", Retention)
+
+    def regimes(self, workload: Workload) -> list[Regime]:
+        """The retention regimes a workload is under.
+
+        Raises:
+            NotFoundError: it names regimes, and there is no file of them.
+            ConfigurationError: it names one that is not in the file; names the nearest.
+        """
+        if not workload.regimes:
+            return []
+        retention = self.retention()
+        found = [retention.find(regime_id) for regime_id in workload.regimes]
+        if None in found:
+            place = found.index(None)
+            near = difflib.get_close_matches(workload.regimes[place], retention.ids, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigurationError(
+                f"regimes.{place}: there is no regime {workload.regimes[place]!r}",
+                where=self._place_in_workload(workload.name, "regimes", place),
+                fix=f"{guess}regimes of {self._root / 'retention.yaml'}: {', '.join(retention.ids)}",
+            )
+        return [regime for regime in found if regime is not None]
+
+    def _place_in_workload(self, name: str, *location: str | int) -> str:
+        path = self._root / "workloads" / f"{name}.yaml"
+        return f"{path}:{_line_of(path, location)}" if path.is_file() else f"{path}, which is gone"
 
     def suite(self, name: str) -> dict[str, Any]:
         """Read an expectation suite as plain data; the data quality gate judges its content."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -26,6 +27,15 @@ class Settings(BaseSettings):
     data_dir: Annotated[Path | None, Field(description="root of all data paths in workload files")] = None
     evidence_dir: Annotated[Path | None, Field(description="content-addressed evidence")] = None
     audit_url: Annotated[SecretStr, Field(description="SQLAlchemy URL of the audit store")] = SecretStr("")
+    audit_anchors: Annotated[str, Field(description="URLs of the anchors, separated by spaces")] = ""
+    audit_key_file: Annotated[Path | None, Field(description="signing key; the sequencer alone reads it")] = (
+        None
+    )
+    anchor_wait_seconds: Annotated[
+        float, Field(description="how long a critical event waits to be anchored", gt=0, le=600)
+    ] = 15
+    personal_key_file: Annotated[Path | None, Field(description="key for what people write")] = None
+    spool_dir: Annotated[Path | None, Field(description="routine events while the database is away")] = None
     mlflow_uri: Annotated[str, Field(description="MLflow tracking and registry URI")] = ""
     airflow_url: Annotated[str, Field(description="base URL of the Airflow API server")] = (
         "http://127.0.0.1:8080"
@@ -51,6 +61,12 @@ class Settings(BaseSettings):
             "data_dir": (self.data_dir or home / "data").expanduser().resolve(),
             "evidence_dir": (self.evidence_dir or home / "evidence").expanduser().resolve(),
             "audit_url": SecretStr(self.audit_url.get_secret_value() or f"sqlite:///{home / 'audit.db'}"),
+            "audit_anchors": self.audit_anchors or f"file://{quote(str(self.anchor_root))}",
+            "audit_key_file": (self.audit_key_file or home / "keys" / "audit").expanduser().resolve(),
+            "personal_key_file": (self.personal_key_file or home / "keys" / "personal")
+            .expanduser()
+            .resolve(),
+            "spool_dir": (self.spool_dir or home / "spool").expanduser().resolve(),
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
         }
         for name, value in filled.items():
@@ -66,6 +82,26 @@ class Settings(BaseSettings):
     def evidence_root(self) -> Path:
         """``evidence_dir``, resolved."""
         return self.evidence_dir or self.home / "evidence"
+
+    @property
+    def anchor_root(self) -> Path:
+        """Where checkpoints are kept when no other anchor is named."""
+        return self.home.expanduser().resolve() / "anchor"
+
+    @property
+    def signing_key(self) -> Path:
+        """``audit_key_file``, resolved."""
+        return self.audit_key_file or self.home / "keys" / "audit"
+
+    @property
+    def personal_key_path(self) -> Path:
+        """``personal_key_file``, resolved."""
+        return self.personal_key_file or self.home / "keys" / "personal"
+
+    @property
+    def spool_root(self) -> Path:
+        """``spool_dir``, resolved."""
+        return self.spool_dir or self.home / "spool"
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for child processes. Contains secrets."""

@@ -26,7 +26,8 @@ from airlock.core.people import People
 
 HOST = "127.0.0.1"
 API_SERVER = "api-server"
-COMPONENTS = (API_SERVER, "scheduler", "dag-processor", "triggerer")
+SEQUENCER = "sequencer"
+COMPONENTS = (SEQUENCER, API_SERVER, "scheduler", "dag-processor", "triggerer")
 STOP_SECONDS = 20
 HEALTHY_SECONDS = 180
 
@@ -87,7 +88,7 @@ def free_port() -> int:
 
 
 class Supervisor:
-    """One local Airflow: SQLite, LocalExecutor, bound to this machine only."""
+    """One local Airflow and the sequencer of its audit log, bound to this machine only."""
 
     def __init__(
         self, settings: Settings, people: People, *, port: int, extra: dict[str, str] | None = None
@@ -208,9 +209,10 @@ class Supervisor:
             )
 
     def _spawn(self, component: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        program = "airlock.cli" if component == SEQUENCER else "airflow"
         with (self.logs / f"{component}.log").open("ab") as stream:
             return subprocess.Popen(
-                [sys.executable, "-m", "airflow", component],
+                [sys.executable, "-m", program, component],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -252,8 +254,9 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every component and everything it started. Safe to repeat."""
         until = time.monotonic() + STOP_SECONDS
-        # The API server goes last: tasks that end report to it.
-        for names in ([name for name in COMPONENTS if name != API_SERVER], [API_SERVER]):
+        # Tasks that end report to the API server, and what they record is sealed by the sequencer.
+        others = [name for name in COMPONENTS if name not in (API_SERVER, SEQUENCER)]
+        for names in (others, [API_SERVER], [SEQUENCER]):
             children = [self._children[name] for name in names if name in self._children]
             for child in children:
                 _signal_group(child, signal.SIGTERM)

@@ -145,6 +145,8 @@ class ApprovalSensor(BaseSensorOperator):
 
         now = standing(recorder.deployment, recorder.release_id)
         self.log.info("%s: %s", now.state, now.sentence)
+        if now.feedback:
+            self.log.info("What was asked for: %s", now.feedback)
         if now.state == GRANTED:
             return recorder.release_id
         if now.state == DENIED:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, get_parsing_context
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, get_parsing_context
 from airflow.sdk.definitions.param import ParamsDict
 
 from airlock.adapters.config_files import ConfigFolder
@@ -21,6 +21,7 @@ from airlock.airflow.operators import (
     GateOperator,
     ManifestOperator,
     PromoteOperator,
+    ReconcileOperator,
     ScoreOperator,
     SealOperator,
     SubmitOperator,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from airlock.core.workload import Workload
 
 log = logging.getLogger(__name__)
+
+RECONCILE_DAG = "airlock__reconcile"
 
 _DEFAULTS: dict[str, Any] = {
     # MLflow, the database or a worker may be away for a moment; what was judged is never retried.
@@ -204,4 +207,36 @@ def _broken_dag(path: Path, error: AirlockError) -> DAG:
         tags={"airlock", "broken"},
     ) as dag:
         BrokenWorkloadOperator(task_id="submit", problem=str(error), retries=0)
+    return dag
+
+
+_RECONCILE_TEXT = """# Reconciliation
+
+Every hour Airflow is compared with the audit store. What the store does not have is appended:
+
+- the outcome of each try of each task of a release, for example of one that was killed;
+- what people did by hand: marked, cleared, changed an XCom, paused a DAG, used a command;
+- releases whose run was deleted from Airflow, and runs the store knew nothing of.
+
+Each finding is a line in the log of the task `reconcile`; how many there were is its return value. A run
+without findings means that the two agree. The result itself is recorded as `audit.reconciled`.
+"""
+
+
+def reconcile_dag() -> DAG:
+    """The DAG that compares Airflow with the audit store every hour."""
+    with DAG(
+        dag_id=RECONCILE_DAG,
+        dag_display_name="Airlock: reconciliation",
+        description="Compares Airflow with the audit store and appends what is missing",
+        doc_md=_RECONCILE_TEXT,
+        # Not at once on the first start, when there is nothing to compare and everything else starts too.
+        schedule=CronTriggerTimetable("0 * * * *", timezone="UTC", run_immediately=timedelta()),
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
+        default_args={**_DEFAULTS, "owner": "airlock"},
+        tags={"airlock", "audit"},
+    ) as dag:
+        ReconcileOperator(task_id="reconcile", doc_md="Each finding is a line in the log of this task.")
     return dag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airlock.airflow.base import AirlockOperator
@@ -147,3 +148,30 @@ class SealOperator(AirlockOperator):
         if state == State.FAILED:
             raise AirflowFailException("the release could not be completed; see the failed tasks of this run")
         return recorder.release_id
+
+
+class ReconcileOperator(BaseOperator):
+    """Compares Airflow with the audit store, says what it found and returns how many findings.
+
+    It is about no single release, so it records no start and outcome but the result of its comparison.
+    """
+
+    ui_color = "#e8f0fe"
+
+    def execute(self, context: Context) -> int:
+        """Append what is missing; each finding is a line of this task's log."""
+        from airlock.adapters.airflow_api import service_client
+        from airlock.services.deployment import open_deployment
+        from airlock.services.reconcile import reconcile_all
+
+        deployment = open_deployment()
+        report = reconcile_all(deployment, service_client(deployment.settings))
+        for finding in report.findings:
+            self.log.warning("%s: %s", finding.found, finding.sentence)
+        self.log.info(
+            "Compared %d runs and looked for %d releases: %d findings",
+            report.runs,
+            report.releases,
+            len(report.findings),
+        )
+        return len(report.findings)

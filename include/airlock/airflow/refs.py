@@ -5,25 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airlock.core.manifest import release_id_for
-from airlock.core.task import TaskRef
+from airlock.core.task import DAG_PREFIX, TaskRef, is_release_dag, release_of
 
-DAG_PREFIX = "release__"
-"""Ids of release DAGs start with it; the rest is the workload's name."""
-
-
-def is_release_dag(dag_id: str) -> bool:
-    """Whether a DAG is one of ours."""
-    return dag_id.startswith(DAG_PREFIX)
-
-
-def release_of(
-    deployment: str, dag_id: str, run_id: str, conf: Mapping[str, Any] | None
-) -> tuple[str, str, str]:
-    """Release id, workload and version of a DAG run."""
-    workload = dag_id.removeprefix(DAG_PREFIX)
-    version = str((conf or {}).get("version", ""))
-    return release_id_for(deployment, workload, version, dag_id, run_id), workload, version
+__all__ = ["DAG_PREFIX", "is_release_dag", "release_of", "task_ref"]
 
 
 def task_ref(deployment: str, ti: Any, conf: Mapping[str, Any] | None) -> TaskRef:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import typer
 
 from airlock import __version__
-from airlock.cli import audit, demo, local, release, workload
+from airlock.cli import audit, demo, evidence, local, release, sequencer, workload
 from airlock.cli.output import fail
 from airlock.core.errors import AirlockError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command()(local.up)
 app.command()(local.down)
 app.command()(local.status)
+app.command()(sequencer.sequencer)
 app.command()(demo.demo)
 app.command()(release.submit)
 app.command()(release.approve)
@@ -30,6 +31,7 @@ app.command()(release.reject)
 app.add_typer(release.app, name="release")
 app.add_typer(workload.app, name="workload")
 app.add_typer(audit.app, name="audit")
+app.add_typer(evidence.app, name="evidence")
 
 
 @app.command()

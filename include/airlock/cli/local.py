@@ -21,6 +21,7 @@ from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, l
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.core.errors import NotFoundError, UnavailableError
 from airlock.services.deployment import open_deployment
+from airlock.services.keys import create_key
 
 PortOption = Annotated[
     int, typer.Option(help="Port of the Airflow UI, on this machine only.", min=1, max=65535)
@@ -33,6 +34,8 @@ def prepare(settings: Settings) -> None:
     """Create what the processes need: the audit schema and an MLflow store, when both are local."""
     deployment = open_deployment(settings)
     deployment.audit.migrate()
+    if not settings.signing_key.exists():
+        create_key(deployment)
     path = Path(settings.mlflow_uri.removeprefix("sqlite:///"))
     if settings.mlflow_uri.startswith("sqlite:///") and not path.exists():
         # MLflow builds its schema on first use; doing it here keeps parallel tasks from racing for it.

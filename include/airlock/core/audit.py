@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from airlock.core.base import Value
-from airlock.core.canonical import sha256_hex
 
 MAX_BODY_BYTES = 65536
 """Largest event; bigger things belong into the evidence store, and their digest here."""
@@ -33,7 +32,67 @@ class Kind(StrEnum):
     TASK_STARTED = "task.started"
     TASK_OUTCOME = "task.outcome"
     API_ATTEMPT = "api.attempt"
+    AIRFLOW_CHANGED = "airflow.changed"
+    AUDIT_RECONCILED = "audit.reconciled"
+    AUDIT_READ = "audit.read"
+    KEY_ROTATED = "key.rotated"
+    KEY_ADOPTED = "key.adopted"
+    LOG_RESTARTED = "log.restarted"
+    HOLD_PLACED = "hold.placed"
+    HOLD_LIFTED = "hold.lifted"
+    PERSONAL_ERASED = "personal.erased"
     CONFLICT = "conflict"
+
+    @property
+    def critical(self) -> bool:
+        """Whether nothing may go on before this is in the log and anchored outside the database."""
+        return self in _CRITICAL
+
+    @property
+    def spoolable(self) -> bool:
+        """Whether this may wait on a worker's disk while the database does not answer.
+
+        Only what nothing reads before it goes on: a verdict that is not in the database yet would be a
+        missing verdict for the decision, so its task waits and tries again instead.
+        """
+        return self in _SPOOLABLE
+
+    @property
+    def first_wins(self) -> bool:
+        """Whether several sources report the same fact, so that the first report is the record of it."""
+        return self in _FIRST_WINS
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Fields of ``data`` in which people write freely: kept encrypted, and erasable."""
+        return _PERSONAL.get(self, ())
+
+
+_CRITICAL = frozenset(
+    {
+        Kind.APPROVAL_RECORDED,
+        Kind.PROMOTION_STARTED,
+        Kind.PROMOTION_FINISHED,
+        Kind.CHAMPION_ADOPTED,
+        Kind.KEY_ROTATED,
+        Kind.KEY_ADOPTED,
+        Kind.HOLD_PLACED,
+        Kind.HOLD_LIFTED,
+        Kind.PERSONAL_ERASED,
+    }
+)
+
+_SPOOLABLE = frozenset(
+    {Kind.TASK_STARTED, Kind.TASK_OUTCOME, Kind.API_ATTEMPT, Kind.AIRFLOW_CHANGED, Kind.AUDIT_READ}
+)
+
+_FIRST_WINS = frozenset({Kind.TASK_OUTCOME, Kind.AIRFLOW_CHANGED, Kind.KEY_ROTATED, Kind.LOG_RESTARTED})
+
+_PERSONAL = {
+    Kind.RELEASE_SUBMITTED: ("context",),
+    Kind.APPROVAL_RECORDED: ("comment",),
+    Kind.CHAMPION_ADOPTED: ("reason",),
+}
 
 
 class Event(Value):
@@ -43,13 +102,17 @@ class Event(Value):
         key: idempotency key; the same key with the same content is recorded once, with other
             content it is answered with a ``conflict`` event.
         occurred_us: claimed time, microseconds since 1970 UTC (nanoseconds would not fit JSON).
-        actor: user id, or ``system`` when no person acted.
+        received_us: when the store received it, the same unit; 0 before that. It is part of what is
+            signed, like everything else that is kept.
+        actor: user id, or ``system`` when no person acted. A pseudonym: names stand in
+            ``people.yaml`` alone.
     """
 
     schema_version: Literal[1] = 1
     key: Annotated[str, Field(min_length=1, max_length=1000)]
     kind: Kind
     occurred_us: Annotated[int, Field(ge=0, lt=2**53)]
+    received_us: Annotated[int, Field(ge=0, lt=2**53)] = 0
     actor: Annotated[str, Field(min_length=1, max_length=200)]
     deployment: str
     release_id: str = ""
@@ -57,15 +120,14 @@ class Event(Value):
     version: str = ""
     data: dict[str, Any] = {}
 
-    @property
-    def leaf_hash(self) -> bytes:
-        """RFC 9162 leaf hash: SHA-256 over 0x00 and the canonical bytes."""
-        return bytes.fromhex(sha256_hex(b"\x00" + self.to_bytes()))
-
 
 class Recorded(Value):
-    """An event as it stands in the store, with its position and the time it was received."""
+    """An event as it stands in the store.
 
-    ingest_id: int
-    received_us: int
+    Attributes:
+        ingest_id: its number in the store, in the order of arrival; ``None`` while it waits in the
+            spool of this machine because the store does not answer.
+    """
+
+    ingest_id: int | None
     event: Event

@@ -28,7 +28,7 @@ def canonical_json(value: Any) -> bytes:
             NUL characters (PostgreSQL cannot store them) and types JSON has no word for.
     """
     try:
-        data = rfc8785.dumps(value)
+        data = _ENCODE(value).encode() if _plain(value) else rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidInputError(
             f"value has no canonical JSON form: {error}",
@@ -39,12 +39,33 @@ def canonical_json(value: Any) -> bytes:
     return data
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+"""The standard library's encoder, a tenth of the time; for ``_plain`` values it writes the same bytes."""
+
+
+def _plain(value: Any) -> bool:
+    """Whether RFC 8785 and the standard library agree: no fractions, nothing sorted by UTF-16 units."""
+    kind: type = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(-_FIRST_UNSAFE < value < _FIRST_UNSAFE)
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _plain(item) for key, item in value.items())
+    return kind is list and all(_plain(item) for item in value)
+
+
 def storable(text: str) -> str:
     """Text as it can be recorded: what neither UTF-8 nor PostgreSQL can hold becomes U+FFFD.
 
     For texts of other programs, such as errors, which must be kept whatever they say.
     """
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of ``data``, 32 bytes."""
+    return hashlib.sha256(data).digest()
 
 
 def sha256_hex(data: bytes) -> str:

@@ -57,7 +57,6 @@ class Manifest(Value):
     workload: str
     workload_digest: Digest
     submitter: str
-    context: str
     candidate: ArtifactRef
     champion: ArtifactRef | None
     training: DataRef

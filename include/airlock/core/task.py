@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from airlock.core.base import Value
+from airlock.core.manifest import release_id_for
+
+DAG_PREFIX = "release__"
+"""Ids of release DAGs start with it; the rest is the workload's name."""
 
 
 class TaskRef(Value):
@@ -21,3 +28,17 @@ class TaskRef(Value):
     def key(self) -> str:
         """Idempotency key of everything about this try."""
         return f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}/{self.try_number}"
+
+
+def is_release_dag(dag_id: str) -> bool:
+    """Whether a DAG is one of ours."""
+    return dag_id.startswith(DAG_PREFIX)
+
+
+def release_of(
+    deployment: str, dag_id: str, run_id: str, conf: Mapping[str, Any] | None
+) -> tuple[str, str, str]:
+    """Release id, workload and version of a DAG run."""
+    workload = dag_id.removeprefix(DAG_PREFIX)
+    version = str((conf or {}).get("version", ""))
+    return release_id_for(deployment, workload, version, dag_id, run_id), workload, version

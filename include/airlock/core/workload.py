@@ -78,6 +78,15 @@ class Workload(Value):
     data: DataSpec
     risk: RiskSpec
     documentation: Annotated[str, Field(description="model card, Markdown, beside the workload file")]
+    regimes: Annotated[
+        list[Name], Field(description="retention regimes of config/retention.yaml it is under")
+    ] = []
+
+    @model_validator(mode="after")
+    def _regimes_stand_once(self) -> Self:
+        if len(set(self.regimes)) != len(self.regimes):
+            raise ValueError("regimes names a regime twice")
+        return self
 
     @model_validator(mode="after")
     def _columns_have_one_role(self) -> Self:

@@ -61,6 +61,7 @@ class GateContext:
     """Everything a gate may look at. Frames are loaded on demand and their digests verified.
 
     ``artifact`` is a folder with the candidate's files: read them, never load or execute them.
+    ``business_context`` is what the submitter wrote about the release.
     ``scan`` runs the static scanner of model files in the sandbox and returns its report.
     """
 
@@ -72,6 +73,7 @@ class GateContext:
     artifact: Callable[[], Path]
     suite: Callable[[], dict[str, Any]]
     documentation: Callable[[], str]
+    business_context: str
     scan: Callable[[], dict[str, Any]]
     store: Callable[[bytes], str]
     files: dict[str, str] = field(default_factory=dict)

@@ -114,7 +114,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     findings += _placeholders_elsewhere(lines, found)
     if dictionary and unexplained:
         findings.append(_unexplained_finding(unexplained, config.feature_section))
-    findings += _context_findings(context.manifest.context)
+    findings += _context_findings(context.business_context)
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=_summary(findings, found, unexplained, len(features)),

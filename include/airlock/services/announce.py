@@ -10,8 +10,14 @@ from airlock.services.deployment import Deployment
 from airlock.services.releases import find_release, quorum_of, read_decision, state_of
 
 
-def outcome_sentence(deployment: Deployment, release: Release, *, ended: bool = False) -> tuple[State, str]:
-    """The state of a release and the one sentence why; ``ended`` when its run is about to be over."""
+def outcome_sentence(
+    deployment: Deployment, release: Release, *, ended: bool = False, quote: bool = True
+) -> tuple[State, str]:
+    """The state of a release and the one sentence why.
+
+    ``ended`` when its run is about to be over. Without ``quote`` nothing that a person wrote is repeated:
+    what is recorded a second time could not be erased.
+    """
     state = state_of(deployment, release)
     state = state.at_end if ended else state
     decision = read_decision(deployment, release)
@@ -26,17 +32,18 @@ def outcome_sentence(deployment: Deployment, release: Release, *, ended: bool = 
             "it was allowed, but its promotion did not end; see the task `promote` in Airflow",
         )
     if state in (State.REJECTED, State.EXPIRED):
-        return state, _unapproved(deployment, release, decision)
+        return state, _unapproved(deployment, release, decision, quote=quote)
     if state is State.PROMOTED and (people := _approvers(release)):
         return state, f"{decision.sentence}; approved by {people}"
     return state, decision.sentence
 
 
-def _unapproved(deployment: Deployment, release: Release, decision: Decision) -> str:
+def _unapproved(deployment: Deployment, release: Release, decision: Decision, *, quote: bool) -> str:
     quorum = quorum_of(deployment, release, decision)
     if quorum.rejected_by:
         role = next(answer.role for answer in release.answers if answer.user == quorum.rejected_by)
-        return f"rejected by {quorum.rejected_by} ({role}): {quorum.comment}"
+        said = f": {quorum.comment}" if quote else ""
+        return f"rejected by {quorum.rejected_by} ({role}){said}"
     missing = ", ".join(decision.seats[seat].role for seat in quorum.open_seats)
     return f"closed without an answer of {missing}; {decision.sentence}"
 
@@ -59,19 +66,24 @@ def fixes(decision: Decision | None) -> list[str]:
 def announce(deployment: Deployment, release_id: str) -> str:
     """Record and return the message about the end of a release (requirement T-5)."""
     release = find_release(deployment, release_id)
-    state, sentence = outcome_sentence(deployment, release, ended=True)
-    lines = [f"{release.workload} version {release.version}: {state}. {sentence}"]
-    lines += [f"How to fix it: {fix}" for fix in fixes(read_decision(deployment, release))]
-    message = "\n".join(lines)
+    message, recorded = (_message(deployment, release, quote=quote) for quote in (True, False))
+    state = state_of(deployment, release).at_end
     deployment.record(
         Kind.RELEASE_ANNOUNCED,
-        f"release/{release_id}/announced/{digest_of(message)[:16]}",
+        f"release/{release_id}/announced/{digest_of(recorded)[:16]}",
         release_id=release_id,
         workload=release.workload,
         version=release.version,
-        data={"state": str(state), "message": message[:4000]},
+        data={"state": str(state), "message": recorded[:4000]},
     )
     return message
+
+
+def _message(deployment: Deployment, release: Release, *, quote: bool) -> str:
+    state, sentence = outcome_sentence(deployment, release, ended=True, quote=quote)
+    lines = [f"{release.workload} version {release.version}: {state}. {sentence}"]
+    lines += [f"How to fix it: {fix}" for fix in fixes(read_decision(deployment, release))]
+    return "\n".join(lines)
 
 
 def seal(deployment: Deployment, release_id: str) -> str:
@@ -81,7 +93,7 @@ def seal(deployment: Deployment, release_id: str) -> str:
         NotFoundError: the release was never accepted, so there is nothing to seal.
     """
     release = find_release(deployment, release_id)
-    state, sentence = outcome_sentence(deployment, release, ended=True)
+    state, sentence = outcome_sentence(deployment, release, ended=True, quote=False)
     frozen, decided = release.first(Kind.RELEASE_FROZEN), release.first(Kind.RELEASE_DECIDED)
     data = {
         "state": str(state),

@@ -171,6 +171,8 @@ class Standing:
 
     state: str
     sentence: str
+    feedback: str = ""
+    """What a rejecter wrote; never recorded a second time, because it can be erased."""
 
 
 GRANTED, REJECTED, EXPIRED, DENIED, OPEN = "granted", "rejected", "expired", "denied", "open"
@@ -191,7 +193,7 @@ def standing(deployment: Deployment, release_id: str) -> Standing:
         people = ", ".join(quorum.filled.values())
         return Standing(GRANTED, f"approved by {people}" if people else "no approval needed")
     if quorum.state is QuorumState.REJECTED:
-        return Standing(REJECTED, f"rejected by {quorum.rejected_by}: {quorum.comment}")
+        return Standing(REJECTED, f"rejected by {quorum.rejected_by}", quorum.comment)
     if deployment.clock.now_us() > deadline_us(release):
         return Standing(EXPIRED, "nobody answered in time, so the release is closed")
     waiting = ", ".join(decision.seats[seat].role for seat in quorum.open_seats)

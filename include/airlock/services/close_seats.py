@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from airlock.adapters.airflow_api import AirflowClient
-from airlock.core.errors import UnavailableError
+from airlock.adapters.airflow_api import service_client
 from airlock.services.deployment import Deployment
 
 SEAT_TASK = "seat"
@@ -16,15 +15,7 @@ def close_seats(deployment: Deployment, dag_id: str, run_id: str) -> int:
     Raises:
         UnavailableError: Airflow does not answer, or no service user is configured.
     """
-    settings = deployment.settings
-    password = settings.service_password.get_secret_value()
-    if not password:
-        raise UnavailableError(
-            "no service user is configured",
-            where="AIRLOCK_SERVICE_PASSWORD",
-            fix="set AIRLOCK_SERVICE_USER and AIRLOCK_SERVICE_PASSWORD to a user who may edit tasks",
-        )
-    client = AirflowClient(settings.airflow_url, settings.service_user, password)
+    client = service_client(deployment.settings)
     waiting = [
         seat for seat in client.task_instances(dag_id, run_id, SEAT_TASK) if seat["state"] == "awaiting_input"
     ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from airlock.adapters.audit import SqlAuditStore
+from airlock.adapters.anchors import open_anchors
+from airlock.adapters.audit import Log, Spool, SqlAuditStore, Vault
+from airlock.adapters.audit.database import open_database
 from airlock.adapters.cel_engine import CelEngine
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.evidence import FileEvidenceStore
@@ -16,8 +19,8 @@ from airlock.adapters.sandbox import ProcessSandbox
 from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.system import SystemClock
 from airlock.core.audit import Event, Kind, Recorded
-from airlock.core.errors import InvalidInputError
-from airlock.ports import AuditStore, Clock, EvidenceStore, PolicyEngine, Registry, Sandbox
+from airlock.core.errors import ConfigurationError, InvalidInputError
+from airlock.ports import Anchor, AuditStore, Clock, EvidenceStore, PolicyEngine, Registry, Sandbox
 
 SYSTEM = "system"
 """Actor of events in which no person acted."""
@@ -30,6 +33,9 @@ class Deployment:
     settings: Settings
     clock: Clock
     audit: AuditStore
+    log: Log
+    vault: Vault
+    spool: Spool
     evidence: EvidenceStore
     registry: Registry
     sandbox: Sandbox
@@ -53,6 +59,7 @@ class Deployment:
 
         Raises:
             InvalidInputError: a part of the event is too long or no text.
+            UnavailableError: the store does not answer, or a critical event is not anchored yet.
         """
         try:
             event = Event(
@@ -72,7 +79,10 @@ class Deployment:
             raise InvalidInputError(
                 f"{field} of the event {kind} cannot be recorded: {problem['msg']}"
             ) from error
-        return self.audit.append(event)
+        recorded = self.audit.append(event)
+        if kind.critical:
+            self.audit.confirm(recorded)
+        return recorded
 
     def find(self, key: str) -> Event | None:
         """The event recorded under ``key``, or ``None``."""
@@ -88,13 +98,47 @@ def open_deployment(settings: Settings | None = None) -> Deployment:
     """
     settings = settings or load_settings()
     clock = SystemClock()
+    database = open_database(settings.audit_url.get_secret_value())
+    vault, spool = Vault(settings.personal_key_path), Spool(settings.spool_root)
     return Deployment(
         settings=settings,
         clock=clock,
-        audit=SqlAuditStore(settings.audit_url.get_secret_value(), clock),
+        audit=SqlAuditStore(
+            database,
+            clock,
+            vault,
+            spool=spool,
+            anchors=immediate(anchors_of(settings)),
+            wait_seconds=settings.anchor_wait_seconds,
+        ),
+        log=Log(database),
+        vault=vault,
+        spool=spool,
         evidence=FileEvidenceStore(settings.evidence_root),
         registry=MlflowRegistry(settings.mlflow_uri),
         sandbox=ProcessSandbox(hidden=[settings.home, settings.evidence_root, settings.data_root]),
         engine=CelEngine(),
         config=ConfigFolder(settings.config_dir),
     )
+
+
+def anchors_of(settings: Settings) -> list[Anchor]:
+    """The anchors of a deployment; nothing is contacted yet.
+
+    Raises:
+        ConfigurationError: a URL cannot be used, or no anchor takes each checkpoint.
+    """
+    cache = settings.home / "anchor-cache"
+    anchors = open_anchors(settings.audit_anchors, cache=cache, tracking_uri=settings.mlflow_uri)
+    if not immediate(anchors):
+        raise ConfigurationError(
+            "no anchor takes each checkpoint, so approvals and promotions could never count",
+            where="AIRLOCK_AUDIT_ANCHORS",
+            fix="add every=0 to the quickest of them, such as file:///path?every=0",
+        )
+    return anchors
+
+
+def immediate(anchors: Sequence[Anchor]) -> list[str]:
+    """Names of the anchors that take each checkpoint, which critical events wait for."""
+    return [anchor.name for anchor in anchors if anchor.every_seconds == 0]

@@ -221,6 +221,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             artifact=artifact,
             suite=lambda: parse_json(evidence.get(manifest.suite_digest)),
             documentation=lambda: evidence.get(manifest.documentation_digest).decode(),
+            business_context=case.release.context,
             scan=scan,
             store=evidence.put,
         )

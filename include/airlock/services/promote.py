@@ -101,7 +101,7 @@ def _decision_problems(deployment: Deployment, case: Case, decision: Decision) -
         return problems
     quorum = quorum_of(deployment, case.release, decision)
     if quorum.state is QuorumState.REJECTED:
-        problems.append(f"rejected by {quorum.rejected_by}: {quorum.comment}")
+        problems.append(f"rejected by {quorum.rejected_by}")
     elif quorum.state is not QuorumState.GRANTED:
         roles = ", ".join(decision.seats[seat].role for seat in quorum.open_seats)
         problems.append(f"the audit store holds no approval by {roles}")

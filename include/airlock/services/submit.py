@@ -138,7 +138,6 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         workload=workload.name,
         workload_digest=put(workload.to_bytes()),
         submitter=release.submitter,
-        context=release.context,
         candidate=snapshot(deployment, model, candidate.version),
         champion=None if champion is None else snapshot(deployment, model, champion.version),
         training=data_ref(deployment.settings.data_root / workload.data.training),

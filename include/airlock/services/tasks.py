@@ -7,19 +7,24 @@ run for tasks that never ran, were killed, or were changed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import storable
-from airlock.core.errors import ConflictError
+from airlock.core.errors import UnavailableError
 from airlock.core.task import TaskRef
 from airlock.services.deployment import Deployment
 
 Ended = tuple[TaskRef, str]
 """A try and the state it ended in."""
 
+Outcomes = dict[str, set[str]]
+"""States by try; a try whose state was changed by hand has more than one."""
+
 ERROR_LENGTH = 2000
 """Characters of an error kept in an event."""
+
+_PLACE = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
 def record_start(deployment: Deployment, task: TaskRef) -> None:
@@ -35,60 +40,99 @@ def record_start(deployment: Deployment, task: TaskRef) -> None:
 
 
 def record_outcome(
-    deployment: Deployment, task: TaskRef, state: str, *, source: str, error: str = "", actor: str = "system"
+    deployment: Deployment,
+    task: TaskRef,
+    state: str,
+    *,
+    source: str,
+    error: str = "",
+    actor: str = "system",
+    ended: str = "",
 ) -> bool:
     """Record the outcome of a try; returns whether it was new.
 
     A try that ends twice (success, then marked failed by hand) has two outcomes, both recorded.
+    ``ended`` is when it ended as Airflow says, for outcomes that are recorded later than they happened.
     """
     key = f"task/{task.key}/outcome/{state}"
-    if deployment.find(key) is not None:
+    if _stands(deployment, key):
         return False
+    data = {
+        **_place(task),
+        "state": state,
+        "source": source,
+        "error": storable(error)[:ERROR_LENGTH],
+        **({"ended": ended} if ended else {}),
+    }
+    recorded = deployment.record(
+        Kind.TASK_OUTCOME,
+        key,
+        actor=actor,
+        release_id=task.release_id,
+        workload=task.workload,
+        version=task.version,
+        data=data,
+    )
+    # When another source records the same outcome in the same moment, the first record stays the only one.
+    return recorded.event.data == data
+
+
+def _stands(deployment: Deployment, key: str) -> bool:
     try:
-        deployment.record(
-            Kind.TASK_OUTCOME,
-            key,
-            actor=actor,
-            release_id=task.release_id,
-            workload=task.workload,
-            version=task.version,
-            data={
-                **_place(task),
-                "state": state,
-                "source": source,
-                "error": storable(error)[:ERROR_LENGTH],
-            },
-        )
-    except ConflictError:
-        # Another source recorded the same outcome in the same moment; one record is what we want.
+        return deployment.find(key) is not None
+    except UnavailableError:
+        # Then it cannot be asked, and what is recorded now waits on this machine until it is back. Should
+        # the same outcome stand by then, the first record of it stays the only one.
         return False
-    return True
+
+
+def known_outcomes(deployment: Deployment, release_id: str) -> Outcomes:
+    """The recorded outcomes of a release by try, named by the key of its ``TaskRef``."""
+    known: Outcomes = {}
+    for entry in deployment.audit.events(release_id=release_id, kinds=[Kind.TASK_OUTCOME]):
+        key = "/".join(str(entry.event.data[name]) for name in _PLACE)
+        known.setdefault(key, set()).add(entry.event.data["state"])
+    return known
+
+
+def append_missing(
+    deployment: Deployment,
+    known: Outcomes,
+    last: Sequence[Ended],
+    earlier: Sequence[Ended] = (),
+    *,
+    ended: Mapping[Ended, str] | None = None,
+) -> list[Ended]:
+    """Append the outcomes that are not ``known``, and return those that were appended.
+
+    Args:
+        deployment: where.
+        known: what is recorded about the run.
+        last: the last try of each task, with its state.
+        earlier: tries before those. Airflow remembers a retried try as plain ``failed``, so they only
+            fill gaps: what the try itself said is more exact.
+        ended: when they ended, as Airflow says.
+    """
+    missing = [(task, state) for task, state in last if state not in known.get(task.key, ())]
+    gaps = [(task, state) for task, state in earlier if task.key not in known]
+    when = ended or {}
+    return [
+        (task, state)
+        for task, state in [*missing, *gaps]
+        if record_outcome(deployment, task, state, source="reconciled", ended=when.get((task, state), ""))
+    ]
 
 
 def reconcile(deployment: Deployment, last: Sequence[Ended], earlier: Sequence[Ended] = ()) -> int:
     """Append what is missing about a finished run; returns how many events that were.
 
-    Args:
-        deployment: where.
-        last: the last try of each task, with its state.
-        earlier: tries before those. Airflow remembers a retried try as plain ``failed``, so they only
-            fill gaps: what the try itself said is more exact.
+    Arguments as of ``append_missing``.
     """
-    release_ids = {task.release_id for task, _ in earlier}
-    known = {
-        tuple(entry.event.data[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number"))
-        for release_id in release_ids
-        for entry in deployment.audit.events(release_id=release_id, kinds=[Kind.TASK_OUTCOME])
-    }
-    gaps = [(task, state) for task, state in earlier if tuple(_place(task).values()) not in known]
-    return sum(record_outcome(deployment, task, state, source="reconciled") for task, state in [*last, *gaps])
+    known: Outcomes = {}
+    for release_id in {task.release_id for task, _ in [*last, *earlier]}:
+        known |= known_outcomes(deployment, release_id)
+    return len(append_missing(deployment, known, last, earlier))
 
 
 def _place(task: TaskRef) -> dict[str, str | int]:
-    return {
-        "dag_id": task.dag_id,
-        "run_id": task.run_id,
-        "task_id": task.task_id,
-        "map_index": task.map_index,
-        "try_number": task.try_number,
-    }
+    return {name: getattr(task, name) for name in _PLACE}

@@ -1,0 +1,281 @@
+"""The audit log under load: appends, integration, verification, proofs and size.
+
+    python -m benchmarks.audit_log            all of it, about five minutes
+    python -m benchmarks.audit_log --events 100000
+
+Peers: pgbench inserting rows of the same size into a table of nothing else, with as many clients and the
+same flush; hashing the same bytes and their tree in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.private_postgres import PrivatePostgres, private_postgres
+
+from airlock.adapters.audit import Database, Log, SigningKey, SqlAuditStore
+from airlock.adapters.audit.log import Sign
+from airlock.adapters.audit.schema import TABLES
+from airlock.adapters.system import SystemClock
+from airlock.core.audit import Event, Kind
+from airlock.core.merkle import root_of
+from airlock.services.sequence import IDLE_SECONDS
+from airlock.services.verify import verify
+
+WRITERS = 16
+SECONDS = 8
+RATE = 2500
+FORK = multiprocessing.get_context("fork")
+
+
+def make_event(number: int) -> Event:
+    """An outcome of a task, the event a release writes most of."""
+    run = f"manual__2026-01-01T00:00:00.{number // 40:06d}+00:00"
+    return Event(
+        key=f"local/task/release__mortgage-approval/{run}/gates.performance/-1/1/outcome/{number}",
+        kind=Kind.TASK_OUTCOME,
+        occurred_us=1_767_225_600_000_000 + number,
+        actor="system",
+        deployment="local",
+        release_id=f"mortgage-approval-v2-{number // 40:08x}",
+        workload=f"workload-{number // 40 % 20}",
+        version=str(number // 4000),
+        data={
+            "dag_id": "release__mortgage-approval",
+            "run_id": run,
+            "task_id": "gates.performance",
+            "map_index": -1,
+            "try_number": 1,
+            "state": "success",
+            "source": "operator",
+            "error": "",
+        },
+    )
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that ``share`` of all do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def _write(url: str, writer: int, until: float, rate: float, results: Any) -> None:
+    store = SqlAuditStore(url, SystemClock())
+    latencies = []
+    number = writer * 10_000_000
+    while (now := time.perf_counter()) < until:
+        store.append(make_event(number))
+        done = time.perf_counter()
+        latencies.append(done - now)
+        number += 1
+        if rate:
+            time.sleep(max(0.0, 1 / rate - (done - now)))
+    results.put(latencies)
+
+
+def load(url: str, *, seconds: float, rate: float = 0) -> list[float]:
+    """Latencies of appends of 16 processes, in seconds; ``rate`` is events a second of all together."""
+    results = FORK.Queue()
+    until = time.perf_counter() + seconds + 0.5
+    arguments = [(url, writer, until, rate / WRITERS, results) for writer in range(WRITERS)]
+    writers = [FORK.Process(target=_write, args=one) for one in arguments]
+    for one in writers:
+        one.start()
+    latencies = [value for _ in writers for value in results.get()]
+    for one in writers:
+        one.join()
+    return latencies
+
+
+class Integrator:
+    """A sequencer's steps in a process of its own, without anchors."""
+
+    def __init__(self, url: str) -> None:
+        self._stop = FORK.Event()
+        self._process = FORK.Process(target=self._run, args=(url,))
+        self._process.start()
+
+    def _run(self, url: str) -> None:
+        log = Log(Database(url))
+        sign = signer(SigningKey.generate("benchmark"))
+        tree = log.tree()
+        while not self._stop.is_set():
+            if (done := log.integrate(tree, sign)) is None:
+                time.sleep(IDLE_SECONDS)
+            else:
+                tree = done[0]
+
+    def stop(self) -> None:
+        """End after the step under way."""
+        self._stop.set()
+        self._process.join()
+
+
+def signer(key: SigningKey) -> Sign:
+    """Signs checkpoints with the time of this moment."""
+    return lambda size, root: key.sign_checkpoint(size, root, seconds=int(time.time()))
+
+
+def pgbench(server: PrivatePostgres, body: str) -> float:
+    """Rows a second of 16 clients that insert a row of the same size into a plain table."""
+    table = "CREATE TABLE plain (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body TEXT NOT NULL)"
+    Database(server.url).write(lambda connection: connection.exec_driver_sql(table))
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(f"INSERT INTO plain (body) VALUES ('{body}');\n")  # noqa: S608
+        script.flush()
+        Path(script.name).chmod(0o644)
+        options = f"-n -M prepared -c {WRITERS} -j 2 -T {SECONDS} -f {script.name} postgres"
+        printed = server.run("pgbench", *options.split())
+    line = next(line for line in printed.splitlines() if line.startswith("tps"))
+    return float(line.split()[2])
+
+
+def appends(server: PrivatePostgres) -> None:
+    """Durable appends with 16 processes against pgbench, with a sequencer at work."""
+    body = make_event(1).to_bytes().decode()
+    plain = pgbench(server, body)
+    integrator = Integrator(server.url)
+    latencies = load(server.url, seconds=SECONDS)
+    integrator.stop()
+    rate = len(latencies) / SECONDS
+    late = percentile(latencies, 0.99) * 1000
+    print(f"event of {len(body)} bytes, {WRITERS} writers, flush of 1 ms, sequencer running")
+    print(f"  pgbench, plain INSERT   {plain:8,.0f} /s")
+    print(f"  durable appends         {rate:8,.0f} /s, {rate / plain:.2f} x pgbench, p99 {late:.1f} ms")
+
+
+def delays(server: PrivatePostgres) -> None:
+    """From the receipt of an event to the commit of its checkpoint, at a steady rate."""
+    log = Log(Database(server.url))
+    sign = signer(SigningKey.generate("benchmark"))
+    tree, steps = log.tree(), []
+    loader = threading.Thread(target=load, args=(server.url,), kwargs={"seconds": SECONDS, "rate": RATE})
+    loader.start()
+    while (done := log.integrate(tree, sign)) is not None or loader.is_alive():
+        if done is None:
+            time.sleep(IDLE_SECONDS)
+            continue
+        steps.append((tree.size, done[0].size, time.time_ns() // 1000))
+        tree = done[0]
+    loader.join()
+    found = []
+    for first, last, committed in steps:
+        for seq in range(first, last, 7):
+            received = json.loads(log.entry(seq).body)["received_us"]
+            found.append((committed - received) / 1e6)
+    print(
+        f"integration at {tree.size / SECONDS:,.0f} /s: p50 {percentile(found, 0.5):.3f} s, "
+        f"p99 {percentile(found, 0.99):.3f} s"
+    )
+
+
+def fill(url: str, count: int, key: SigningKey) -> None:
+    """Put events into the log, by bulk."""
+    log = Log(Database(url))
+    with log.database.engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        with raw.cursor() as cursor, cursor.copy("COPY event (body) FROM STDIN") as copy:
+            for number in range(count):
+                event = make_event(number).model_copy(update={"received_us": 1_767_225_600_000_000 + number})
+                copy.write_row((event.to_bytes().decode(),))
+        raw.commit()
+        raw.autocommit = True
+        raw.execute("VACUUM ANALYZE")
+        raw.autocommit = False
+    tree = log.tree()
+    while (done := log.integrate(tree, signer(key))) is not None:
+        tree = done[0]
+
+
+def whole(server: PrivatePostgres, count: int) -> None:
+    """Size, verification and proofs of a whole log."""
+    key = SigningKey.generate("benchmark")
+    fill(server.url, count, key)
+    database = Database(server.url)
+    question = "SELECT sum(pg_total_relation_size(quote_ident(name)::regclass)) FROM unnest(%s) AS name"
+    size = database.read(lambda connection: connection.exec_driver_sql(question, (list(TABLES),)).scalar())
+    print(f"{count:,} events: {float(size) / 1e9:.2f} GB with indexes, {float(size) / count:.0f} bytes each")
+    rows = "SELECT body FROM event ORDER BY ingest_id"
+    bodies = [row[0].encode() for row in database.read(lambda c: c.exec_driver_sql(rows).all())]
+    sha256 = hashlib.sha256
+    start = time.perf_counter()
+    hashes = [sha256(b"\x00" + body).digest() for body in bodies]
+    leaves = time.perf_counter() - start
+    root_of(hashes)
+    tree = time.perf_counter() - start
+    del bodies, hashes
+    start = time.perf_counter()
+    found = verify(database, key.public, [])
+    seconds = time.perf_counter() - start
+    assert found.suspects == []
+    print(f"verify {count:,} events on {os.cpu_count()} cores: {seconds:.2f} s")
+    print(f"  hashing bytes and tree, one process   {tree:.2f} s, ratio {seconds / tree:.2f}")
+    print(f"  hashing the bytes alone, one process  {leaves:.2f} s, ratio {seconds / leaves:.2f}")
+    proofs(Log(database), count)
+
+
+def proofs(log: Log, count: int) -> None:
+    """Time to build and to verify inclusion proofs, all over the log."""
+    built, checked = [], []
+    for number in range(500):
+        seq = number * 7919 % count
+        entry = log.entry(seq)
+        start = time.perf_counter()
+        proof = log.prove(seq)
+        built.append((time.perf_counter() - start) * 1000)
+        start = time.perf_counter()
+        proof.verify(entry.body)
+        checked.append((time.perf_counter() - start) * 1000)
+    for what, values in (("built", built), ("verified", checked)):
+        print(
+            f"inclusion proof {what}: {percentile(values, 0.5):.3f} ms, p99 {percentile(values, 0.99):.3f} ms"
+        )
+
+
+def sqlite() -> None:
+    """The longest wait of 16 writers of one SQLite file."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/audit.db"
+        Database(url).migrate()
+        latencies = load(url, seconds=SECONDS)
+    print(
+        f"SQLite, {WRITERS} writers: {len(latencies) / SECONDS:,.0f} /s, "
+        f"p99 {percentile(latencies, 0.99):.3f} s, longest wait {max(latencies):.3f} s"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=["appends", "delays", "whole", "sqlite"])
+    arguments = parser.parse_args()
+    on_postgresql: dict[str, Callable[[PrivatePostgres], None]] = {
+        "appends": appends,
+        "delays": delays,
+        "whole": lambda server: whole(server, arguments.events),
+    }
+    for name, measure in on_postgresql.items():
+        if arguments.only in (None, name):
+            with private_postgres() as server:
+                Database(server.url).migrate()
+                measure(server)
+    if arguments.only in (None, "sqlite"):
+        sqlite()
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(one).ru_maxrss for one in who) / 1024
+    print(f"peak memory of the largest process: {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""The Merkle log inside the database: integration of what was appended, reading, proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from airlock.adapters.audit.database import Database
+from airlock.core.audit import Kind
+from airlock.core.errors import ConflictError, NotFoundError
+from airlock.core.merkle import (
+    TILE_WIDTH,
+    Tree,
+    complete_root,
+    consistency_proof,
+    inclusion_proof,
+    root_at,
+    split,
+)
+from airlock.proof import EMPTY_ROOT, Checkpoint, InclusionProof, hash_leaf
+
+BATCH = 8192
+"""Events integrated in one transaction at most; each is one checkpoint."""
+
+_SEQUENCER_LOCK = 7203411
+
+_WAITING = """
+    SELECT e.ingest_id, e.body, e.kind FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
+    ORDER BY e.ingest_id LIMIT :limit
+"""
+_ENTRY_BY_SEQ = """
+    SELECT l.seq, l.ingest_id, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
+    WHERE l.seq = :value
+"""
+_ENTRY_BY_INGEST_ID = """
+    SELECT l.seq, l.ingest_id, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
+    WHERE l.ingest_id = :value
+"""
+_QUEUE_SQLITE = """
+    SELECT count(*), min(json_extract(e.body, '$.received_us'))
+    FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
+"""
+_QUEUE_POSTGRESQL = """
+    SELECT count(*), min(CAST(CAST(e.body AS jsonb) ->> 'received_us' AS bigint))
+    FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
+"""
+_BODIES = """
+    SELECT e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
+    WHERE l.seq >= :start AND l.seq < :end ORDER BY l.seq
+"""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The newest checkpoint of the log; ``note`` is empty before the first."""
+
+    size: int
+    root: bytes
+    note: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An event at its place in the log: its exact bytes, and where its table has it."""
+
+    seq: int
+    ingest_id: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Events that are not in the tree yet: how many, and since when the oldest, microseconds since 1970."""
+
+    count: int
+    since_us: int | None
+
+
+Sign = Callable[[int, bytes], str]
+"""``sign(size, root)``: the signed checkpoint."""
+
+
+class Log:
+    """The tree over the events of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def head(self) -> Head:
+        """The newest checkpoint."""
+        return self.database.read(_head)
+
+    def tree(self) -> Tree:
+        """The growing end of the tree, rebuilt from what is stored."""
+        return self.database.read(_tree)
+
+    def integrate(self, tree: Tree, sign: Sign, *, limit: int = BATCH) -> tuple[Tree, Head, list[str]] | None:
+        """Put waiting events into the tree, in one transaction; ``None`` when there are none.
+
+        Events arrive in no order; they get their place here. The batch ends with an event that changes
+        the key, so that it is clear from which size on the next key signs.
+
+        Returns:
+            The new tree, the new head, and the kinds of the integrated events.
+
+        Raises:
+            ConflictError: another sequencer was faster; build the tree anew.
+            UnavailableError: the database does not answer; build the tree anew.
+        """
+        return self.database.write(lambda connection: self._integrate(connection, tree, sign, limit))
+
+    def _integrate(
+        self, connection: sa.Connection, tree: Tree, sign: Sign, limit: int
+    ) -> tuple[Tree, Head, list[str]] | None:
+        if not self.database.sqlite:
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SEQUENCER_LOCK})"))
+        head = _head(connection)
+        if head.size != tree.size:
+            raise ConflictError(f"the log has {head.size} entries, not {tree.size}; another sequencer works")
+        rows = _until_new_key(connection.execute(sa.text(_WAITING), {"limit": limit}).all())
+        if not rows:
+            return None
+        grown = deepcopy(tree)
+        tiles = grown.extend([hash_leaf(row[1].encode()) for row in rows])
+        self._take(connection, [row[0] for row in rows], tree.size)
+        if tiles:
+            connection.execute(
+                sa.text("INSERT INTO tile (level, idx, root, data) VALUES (:level, :idx, :root, :data)"),
+                [
+                    {"level": tile.level, "idx": tile.index, "root": tile.root, "data": tile.hashes}
+                    for tile in tiles
+                ],
+            )
+        root = grown.root
+        new = Head(grown.size, root, sign(grown.size, root))
+        connection.execute(
+            sa.text("INSERT INTO checkpoint (tree_size, root, note) VALUES (:size, :root, :note)"),
+            {"size": new.size, "root": root, "note": new.note},
+        )
+        return grown, new, [row[2] for row in rows]
+
+    def _take(self, connection: sa.Connection, ingest_ids: list[int], start: int) -> None:
+        """Move events from the queue into the log, the first at place ``start``."""
+        if self.database.sqlite:
+            connection.execute(
+                sa.text("DELETE FROM pending WHERE ingest_id = :id"), [{"id": found} for found in ingest_ids]
+            )
+            connection.execute(
+                sa.text("INSERT INTO leaf (seq, ingest_id) VALUES (:seq, :id)"),
+                [{"seq": start + place, "id": found} for place, found in enumerate(ingest_ids)],
+            )
+            return
+        values = {"ids": ingest_ids, "start": start}
+        # Without the cast the array is of smaller integers, and PostgreSQL would search it row by row.
+        connection.execute(
+            sa.text("DELETE FROM pending WHERE ingest_id = ANY(CAST(:ids AS bigint[]))"), values
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO leaf (seq, ingest_id) SELECT :start + place - 1, id "
+                "FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS taken (id, place)"
+            ),
+            values,
+        )
+
+    def waiting(self) -> Waiting:
+        """What the sequencer has not come to yet."""
+        question = _QUEUE_SQLITE if self.database.sqlite else _QUEUE_POSTGRESQL
+        return self.database.read(lambda connection: Waiting(*connection.execute(sa.text(question)).one()))
+
+    def entry(self, seq: int) -> Entry:
+        """The event at a place of the log.
+
+        Raises:
+            NotFoundError: the log has no such place.
+        """
+        return self._entry(_ENTRY_BY_SEQ, seq, f"entry {seq}")
+
+    def entry_of(self, ingest_id: int) -> Entry:
+        """The event with a number of the event table.
+
+        Raises:
+            NotFoundError: it is not in the log, or not yet.
+        """
+        return self._entry(_ENTRY_BY_INGEST_ID, ingest_id, f"event {ingest_id}")
+
+    def _entry(self, question: str, value: int, what: str) -> Entry:
+        row = self.database.read(
+            lambda connection: connection.execute(sa.text(question), {"value": value}).one_or_none()
+        )
+        if row is None:
+            raise NotFoundError(
+                f"{what} is not in the log", fix="wait for the sequencer, or look at `airlock status`"
+            )
+        return Entry(row[0], row[1], row[2].encode())
+
+    def seqs(self, ingest_ids: Sequence[int]) -> dict[int, int]:
+        """Places in the log by number of the event table; events that wait have none."""
+        if not ingest_ids:
+            return {}
+        question = sa.text("SELECT ingest_id, seq FROM leaf WHERE ingest_id IN :ids").bindparams(
+            sa.bindparam("ids", expanding=True)
+        )
+        rows = self.database.read(lambda connection: connection.execute(question, {"ids": ingest_ids}).all())
+        return {row[0]: row[1] for row in rows}
+
+    def root(self, size: int) -> bytes:
+        """Root of the tree when the log had ``size`` entries, from the stored tiles."""
+        return self.database.read(lambda connection: root_at(_peak(connection), size))
+
+    def prove(self, seq: int) -> InclusionProof:
+        """Proof that an entry is in the log as the newest checkpoint signs it.
+
+        Raises:
+            NotFoundError: no checkpoint covers such an entry.
+        """
+
+        def work(connection: sa.Connection) -> InclusionProof:
+            head = _head(connection)
+            if not 0 <= seq < head.size:
+                raise NotFoundError(f"entry {seq} is not in the log, which has {head.size} entries")
+            hashes = inclusion_proof(_peak(connection), seq, head.size)
+            return InclusionProof(seq, tuple(hashes), Checkpoint.parse(head.note), head.note)
+
+        return self.database.read(work)
+
+    def prove_consistency(self, size: int, later: int) -> list[bytes]:
+        """Proof that the log of ``later`` entries continues that of ``size``."""
+        return self.database.read(lambda connection: consistency_proof(_peak(connection), size, later))
+
+    def checkpoints(self) -> Iterator[Head]:
+        """Every checkpoint, oldest first."""
+        after = 0
+        while True:
+            rows = self.database.read(
+                lambda connection, after=after: connection.execute(  # type: ignore[misc]
+                    sa.text(
+                        "SELECT tree_size, root, note FROM checkpoint WHERE tree_size > :after "
+                        "ORDER BY tree_size LIMIT 5000"
+                    ),
+                    {"after": after},
+                ).all()
+            )
+            if not rows:
+                return
+            for row in rows:
+                yield Head(row[0], bytes(row[1]), row[2])
+            after = rows[-1][0]
+
+    def checkpoint_over(self, seq: int) -> Head | None:
+        """The first checkpoint that covers an entry."""
+        question = sa.text(
+            "SELECT tree_size, root, note FROM checkpoint WHERE tree_size > :seq ORDER BY tree_size LIMIT 1"
+        )
+        row = self.database.read(lambda connection: connection.execute(question, {"seq": seq}).one_or_none())
+        return None if row is None else Head(row[0], bytes(row[1]), row[2])
+
+    def add_receipt(self, anchor: str, size: int) -> None:
+        """Remember that an anchor holds a checkpoint; the same one again is free."""
+
+        def work(connection: sa.Connection) -> None:
+            values = {"anchor": anchor, "size": size}
+            known = "SELECT 1 FROM anchor_receipt WHERE anchor = :anchor AND tree_size = :size"
+            if connection.scalar(sa.text(known), values) is None:
+                insert = "INSERT INTO anchor_receipt (anchor, tree_size) VALUES (:anchor, :size)"
+                # Another sequencer may be writing the same one; writers of SQLite come one by one.
+                insert += "" if self.database.sqlite else " ON CONFLICT DO NOTHING"
+                connection.execute(sa.text(insert), values)
+
+        self.database.write(work)
+
+    def receipts(self) -> dict[str, int]:
+        """Size of the newest checkpoint that each anchor was given."""
+        question = sa.text("SELECT anchor, max(tree_size) FROM anchor_receipt GROUP BY anchor")
+        return self.database.read(lambda connection: {row[0]: row[1] for row in connection.execute(question)})
+
+    def is_anchored(self, ingest_id: int, anchors: Sequence[str]) -> bool:
+        """Whether each of these anchors holds a checkpoint over an event."""
+        seq = self.seqs([ingest_id]).get(ingest_id)
+        if seq is None:
+            return False
+        receipts = self.receipts()
+        return all(receipts.get(name, 0) > seq for name in anchors)
+
+
+def _head(connection: sa.Connection) -> Head:
+    row = connection.execute(
+        sa.text("SELECT tree_size, root, note FROM checkpoint ORDER BY tree_size DESC LIMIT 1")
+    ).one_or_none()
+    return Head(0, EMPTY_ROOT, "") if row is None else Head(row[0], bytes(row[1]), row[2])
+
+
+def _tree(connection: sa.Connection) -> Tree:
+    size = _head(connection).size
+    read = _reader(connection)
+    edges, count, level = [], size, 0
+    while count:
+        complete = count // TILE_WIDTH
+        start = complete * TILE_WIDTH
+        edges.append(read(level, start, count - start) if count > start else [])
+        count, level = complete, level + 1
+    return Tree(size, edges)
+
+
+def _until_new_key(rows: Sequence[Any]) -> Sequence[Any]:
+    for place, row in enumerate(rows):
+        if row[2] in (Kind.KEY_ROTATED, Kind.LOG_RESTARTED):
+            return rows[: place + 1]
+    return rows
+
+
+def _peak(connection: sa.Connection) -> Callable[[int, int, int], bytes]:
+    read = _reader(connection)
+    return lambda level, start, count: complete_root(read(level, start, count))
+
+
+def _reader(connection: sa.Connection) -> Callable[[int, int, int], list[bytes]]:
+    """Read hashes of complete subtrees: from tiles where they are complete, else from what is below."""
+
+    def read(level: int, start: int, count: int) -> list[bytes]:
+        tile = connection.execute(
+            sa.text("SELECT data FROM tile WHERE level = :level AND idx = :idx"),
+            {"level": level, "idx": start // TILE_WIDTH},
+        ).one_or_none()
+        if tile is not None:
+            place = start % TILE_WIDTH
+            found = split(bytes(tile[0]))[place : place + count]
+        elif level == 0:
+            span = {"start": start, "end": start + count}
+            found = [hash_leaf(row[0].encode()) for row in connection.execute(sa.text(_BODIES), span)]
+        else:
+            roots = connection.execute(
+                sa.text(
+                    "SELECT root FROM tile WHERE level = :level AND idx >= :start AND idx < :end ORDER BY idx"
+                ),
+                {"level": level - 1, "start": start, "end": start + count},
+            )
+            found = [bytes(row[0]) for row in roots]
+        if len(found) != count:
+            raise NotFoundError(
+                f"the log lacks hashes of level {level} from {start} on",
+                fix="run `airlock audit verify`, which says what was removed",
+            )
+        return found
+
+    return read
