@@ -556,32 +556,37 @@ def test_two_sequencers_at_once_make_one_log_and_neither_stops(backend: Backend,
 
 
 @pytest.mark.requirement("E-2")
+@pytest.mark.parametrize("published", [0, 1])
+@pytest.mark.parametrize("moment", ["before the answer", "after the answer"])
 def test_a_sequencer_that_read_before_another_published_does_not_call_it_a_rollback(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, moment: str, published: int
 ) -> None:
-    """The other one integrates and publishes between this one's look at the log and at the anchor."""
-    record(deployment, "a")
+    """The other one integrates and publishes between this one's looks at the log and at the anchor."""
     slow, quick = sequencer_of(deployment), sequencer_of(deployment)
-    quick.step()
-    quick.publish()
+    for n in range(published):
+        record(deployment, f"before {n}")
+        quick.step()
+        quick.publish()
     anchor = slow._publishers[0].anchor
     latest = anchor.latest
 
     def meanwhile() -> str | None:
-        record(deployment, "b")
+        answer = latest()
+        record(deployment, "meanwhile")
         quick.step()
         quick.publish()
-        return latest()
+        return answer if moment == "after the answer" else latest()
 
-    monkeypatch.setattr(anchor, "latest", meanwhile)
-    slow.start()
-    monkeypatch.undo()
-    record(deployment, "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(anchor, "latest", meanwhile)
+        slow.start()
+    (last,) = record(deployment, "last")
     slow.step()
-    slow.publish()
     slow.step()
-    slow.publish()
-    assert [found.size for found in anchored(deployment)] == [1, 2, 3]
+    slow.publish(everything=True)
+    slow.publish(everything=True)
+    assert [found.size for found in anchored(deployment)] == list(range(1, published + 3))
+    assert is_anchored(deployment, last)
 
 
 @pytest.mark.requirement("E-2")

@@ -120,8 +120,8 @@ class Backend:
 
     def close(self) -> None:
         """Close the connections that wait in pools."""
-        while self.opened:
-            self.opened.pop().close()
+        for database in self.opened:
+            database.close()
 
 
 class Postgres:

@@ -20,7 +20,7 @@ from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, local_passwords
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.core.errors import NotFoundError, UnavailableError
-from airlock.services.deployment import open_deployment
+from airlock.services.deployment import Deployment, anchors_of, immediate, open_deployment
 from airlock.services.keys import create_key
 
 PortOption = Annotated[
@@ -28,6 +28,8 @@ PortOption = Annotated[
 ]
 
 DEFAULT_PORT = 8080
+LATE_SECONDS = 10
+"""An event that waits longer to be signed has no sequencer."""
 
 
 def prepare(settings: Settings) -> None:
@@ -143,8 +145,37 @@ def down() -> None:
     console.print("Airflow is stopped.")
 
 
+def _check_log(deployment: Deployment) -> None:
+    """Notice that events wait for the sequencer, or an anchor for checkpoints."""
+    log = deployment.log
+    waiting, head, receipts = log.waiting(), log.head(), log.receipts()
+    seconds = 0 if waiting.since_us is None else (deployment.clock.now_us() - waiting.since_us) / 1e6
+    if seconds > LATE_SECONDS:
+        raise UnavailableError(
+            f"{waiting.count} events wait to be signed, the oldest for {seconds:.0f} s",
+            fix="start `airlock sequencer`, or read its log",
+        )
+    for name in immediate(anchors_of(deployment.settings)):
+        if seconds == 0 and receipts.get(name, 0) < head.size:
+            time.sleep(1)  # a checkpoint is committed before it is published
+            if log.receipts().get(name, 0) < head.size:
+                raise UnavailableError(
+                    f"the newest checkpoint is not published to {name}", fix="see `airlock audit anchors`"
+                )
+
+
+def _check_spool(deployment: Deployment) -> None:
+    waiting, damaged = len(deployment.spool.waiting()), len(deployment.spool.damaged())
+    if waiting or damaged:
+        raise UnavailableError(
+            f"{waiting} events wait on this machine's disk and {damaged} are damaged",
+            where=str(deployment.spool.folder),
+            fix="the sequencer replays them once the database answers; look at what is damaged",
+        )
+
+
 def status(*, output: FormatOption = Format.PRETTY) -> None:
-    """Say whether Airflow, the audit store and MLflow answer; exit 1 when one does not."""
+    """Say whether Airflow and the audit log are well; exit 1 when something is not."""
     settings = load_settings()
     deployment = open_deployment(settings)
     running = RunState(settings.home).read()
@@ -163,6 +194,8 @@ def status(*, output: FormatOption = Format.PRETTY) -> None:
         report["Airflow"] = f"does not answer at {url}"
     for name, probe in (
         ("audit store", lambda: deployment.audit.events(limit=1)),
+        ("audit log", lambda: _check_log(deployment)),
+        ("spool", lambda: _check_spool(deployment)),
         ("people", deployment.config.people),
     ):
         try:

@@ -43,6 +43,7 @@ PERSONAL = sa.table(
 )
 
 _INSERT_POSTGRESQL = "INSERT INTO event (body) VALUES (%s) ON CONFLICT DO NOTHING RETURNING ingest_id"
+_INSERT_PREPARED = _INSERT_POSTGRESQL.replace("%s", "$1")
 _INSERT_SQLITE = "INSERT INTO event (body) VALUES (?) RETURNING ingest_id"
 # As in the unique index, or PostgreSQL would not use it.
 _KEY_POSTGRESQL = r"substr(sha256(replace(body::jsonb ->> 'key', '\', '\\')::bytea), 1, 16)"
@@ -138,9 +139,9 @@ class SqlAuditStore:
             )
 
         if not (self.database.sqlite or personal):
-            row = self.database.insert(_INSERT_POSTGRESQL, (body.decode(),))
-            if row is not None:
-                return Recorded(ingest_id=int(row[0]), event=stored)
+            number = self.database.insert(_INSERT_PREPARED, body)
+            if number is not None:
+                return Recorded(ingest_id=number, event=stored)
 
         def work(connection: sa.Connection) -> tuple[int, Event] | None:
             ingest_id = self._insert(connection, stored, body)
