@@ -103,6 +103,7 @@ def _bring_up(platform: Platform) -> None:
     data.prepare(ROOT / "data" / "loanapp.csv", platform.settings.data_root)
     for name in DAEMONS[1:]:
         services.start(name)
+    services.wait_healthy("sequencer")
     for model in (models.RATE_CHAMPION, models.APPROVAL_CHAMPION):
         adopt(platform.deployment, model.workload, platform.register(model), actor="admin", reason="a test")
     for model in (models.RATE_REFIT, models.APPROVAL_BOOSTED):

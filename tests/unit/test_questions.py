@@ -404,7 +404,7 @@ def test_changed_or_missing_evidence_is_said_and_the_events_still_speak(world: W
 
 
 @pytest.mark.requirement("E-4")
-@pytest.mark.parametrize("content", [b"{}", b"[]", b"not json", b"\xff", b'{"rows": 5, "suite": []}', b""])
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"not json", b"\xff", b'{"policy_digest": 5}', b""])
 def test_an_event_that_points_to_something_else_is_not_believed(world: World, content: bytes) -> None:
     release_id = world.submit("2")
     write(
@@ -414,6 +414,9 @@ def test_an_event_that_points_to_something_else_is_not_believed(world: World, co
     inputs = questions.data_of(world.deployment, WORKLOAD, "2").releases[0]
     assert "is not what the event says it is" in inputs.missing[0]
     assert inputs.artifact == "5"
+    use = questions.policy_use(world.deployment, "['1.0.0']")
+    assert (use.total, use.unknown) == (1, 1)
+    assert "is not what the event says it is" in use.missing[0]
 
 
 @pytest.mark.requirement("E-4")

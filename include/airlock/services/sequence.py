@@ -64,14 +64,19 @@ class Sequencer:
     def start(self) -> None:
         """Look at log and anchors before anything is signed.
 
+        An anchor that does not answer now is looked at before it is published to.
+
         Raises:
             IntegrityError: the key is not the log's, or an anchor holds what this log does not: it was
                 restored from an old backup, or changed.
-            UnavailableError: the database or an anchor does not answer.
+            UnavailableError: the database does not answer.
         """
         self._settle_key(self._log.head())
         for publisher in self._publishers:
-            publisher.check()
+            try:
+                publisher.check()
+            except UnavailableError as error:
+                logger.warning("%s", error)
         if back := reapply_erasures(self._deployment):
             logger.warning("%d erased texts had come back with a backup and were erased again", back)
 
@@ -175,9 +180,12 @@ class Sequencer:
         Raises:
             IntegrityError: something is wrong that only people can mend; nothing is signed after it.
         """
-        self.start()
+        started = False
         while not stop.is_set():
             try:
+                if not started:
+                    self.start()
+                    started = True
                 progress = self.work()
             except UnavailableError as error:
                 on_error(error)
@@ -185,7 +193,10 @@ class Sequencer:
                 continue
             if not progress:
                 stop.wait(IDLE_SECONDS)
-        self.publish(everything=True)
+        try:
+            self.publish(everything=True)
+        except UnavailableError as error:
+            on_error(error)
 
 
 class _Publisher:
