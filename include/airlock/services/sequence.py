@@ -211,15 +211,17 @@ class _Publisher:
 
     def check(self) -> None:
         """Read what the anchor holds, and see that this log continues it."""
+        # Receipts before the anchor, the log after it: another sequencer may be at work, which commits,
+        # publishes and notes the receipt in that order.
+        held = self._sequencer.log.receipts().get(self.anchor.name)
         latest = self.anchor.latest()
-        if latest is None and (held := self._sequencer.log.receipts().get(self.anchor.name)):
+        if latest is None and held:
             raise IntegrityError(
                 f"the anchor is empty, but held a checkpoint of {held} entries",
                 where=self.anchor.name,
                 fix="find out who emptied it; to go on, restore it or name another place",
             )
         if latest is not None:
-            # Read after the anchor: another sequencer may be at work, and commits before it publishes.
             self._compare(latest, self._sequencer.log.head())
         self._last, self._checked = latest, True
 
