@@ -45,7 +45,8 @@ class FileAnchor:
     def __init__(self, folder: Path, *, every_seconds: int = 0) -> None:
         self._folder = folder
         self._path = folder / FILE
-        self.name = f"file://{folder}"
+        # By its real path: whoever waits for this anchor may reach it through another link.
+        self.name = f"file://{folder.resolve()}"
         self.every_seconds = every_seconds
 
     def history(self) -> list[str]:
