@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import cel
-
 from airlock.core.errors import ConfigurationError, InvalidInputError
 
 
 @lru_cache(maxsize=4096)
 def _compile(condition: str) -> Any:  # the library ships no types
+    import cel
+
     try:
         return cel.compile(condition)
     except ValueError as error:
@@ -35,6 +35,8 @@ class CelEngine:
         Raises:
             InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
         """
+        import cel
+
         program = _compile(condition)
         try:
             result = program.execute(cel.Context(variables=dict(facts)))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from airlock.cli import privacy, questions
 from airlock.cli.output import Format, FormatOption, console, emit, safe
-from airlock.cli.store import StoreOption, deployment_for
+from airlock.cli.store import StoreOption, deployment_for, note_access
 from airlock.core.audit import Kind
 from airlock.core.errors import AirlockError, ConfigurationError, NotFoundError
 from airlock.services.deployment import Deployment, anchors_of, open_deployment
@@ -38,13 +38,12 @@ def migrate() -> None:
 def roles(
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Create them; needs a superuser.")] = False,
-    store: StoreOption = None,
 ) -> None:
     """Show or create the PostgreSQL roles with the least rights each process needs."""
     from airlock.adapters.audit.roles import ROLES, apply_roles
 
     if apply:
-        apply_roles(deployment_for(store).log.database)
+        apply_roles(open_deployment().log.database)
     for name, purpose in ROLES.items():
         console.print(f"[bold]{name}[/]  {purpose}")
     if apply:
@@ -99,9 +98,11 @@ def tail(
     output: FormatOption = Format.PRETTY,
 ) -> None:
     """Show the latest events, oldest first."""
-    found = deployment_for(store).audit.events(
+    deployment = deployment_for(store)
+    found = deployment.audit.events(
         release_id=release, workload=workload, kinds=kind or [], limit=limit, newest_first=True
     )
+    note_access(deployment, "audit tail", {"release": release, "workload": workload, "limit": limit})
     if output is Format.JSON:
         emit([{"ingest_id": entry.ingest_id, **entry.event.to_data()} for entry in reversed(found)])
         return
@@ -158,6 +159,7 @@ def verify(
             accept_restarts=accept_restart,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    note_access(deployment, "audit verify", {"entries": found.size, "verified": found.holds})
     if output is Format.JSON:
         emit(
             {
@@ -217,6 +219,7 @@ def prove(
     entry = log.entry_of(int(event) if event.isdecimal() else _ingest_id(deployment, event))
     proof = log.prove(entry.seq)
     proof.verify(entry.body)
+    note_access(deployment, "audit prove", {"event": event})
     if target is None:
         emit({"entry": entry.seq, "event": entry.body.decode(), "proof": str(proof)})
         return
@@ -240,7 +243,9 @@ def export(
     """Copy the whole log into a SQLite file that an auditor can take away and verify."""
     from airlock.services.export_log import export_log
 
-    size = export_log(deployment_for(store).log.database, target)
+    deployment = deployment_for(store)
+    size = export_log(deployment.log.database, target)
+    note_access(deployment, "audit export", {"entries": size})
     command = f"airlock audit verify --store sqlite:///{target} --public-key FILE --anchor URL"
     console.print(f"{size:,} entries are in {target}. Verify them with `{command}`.", soft_wrap=True)
 

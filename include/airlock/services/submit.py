@@ -156,7 +156,12 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         release_id=release_id,
         workload=workload.name,
         version=release.version,
-        data={"manifest": digest, "artifact": manifest.candidate.sha256, "policy": policy.version},
+        data={
+            "manifest": digest,
+            "artifact": manifest.candidate.sha256,
+            "policy": policy.version,
+            "policy_digest": manifest.policy_digest,
+        },
     )
     return digest
 

@@ -103,13 +103,8 @@ class Database:
         return None
 
     def _insert(self, statement: str, value: bytes) -> int | None:
-        from psycopg import pq
-        from psycopg.errors import error_from_result
-
-        pgconn = self._keep(statement).pgconn
-        result = pgconn.exec_prepared(_APPEND, [value])
-        if result.status != pq.ExecStatus.TUPLES_OK:
-            raise error_from_result(result, encoding="utf-8")
+        result = self._keep(statement).pgconn.exec_prepared(_APPEND, [value])
+        _require(result, "TUPLES_OK")
         return int(result.get_value(0, 0)) if result.ntuples else None
 
     def _keep(self, statement: str) -> Any:
@@ -121,7 +116,11 @@ class Database:
             pooled.detach()
             connection.rollback()
             connection.autocommit = True
-            connection.pgconn.prepare(_APPEND, statement.encode())
+            try:
+                _require(connection.pgconn.prepare(_APPEND, statement.encode()), "COMMAND_OK")
+            except self.engine.dialect.loaded_dbapi.Error:
+                connection.close()  # kept, it would never know the statement
+                raise
             self._kept.connection = connection
         return connection
 
@@ -226,6 +225,8 @@ class ReadOnlyDatabase(Database):
         if self.sqlite:
             # Without the pragmas of a writer: they would change the file.
             self.engine = sa.create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
+        else:
+            sa.event.listen(self.engine, "connect", _read_only_postgresql)
 
     def _connect(self) -> sqlite3.Connection:
         path = Path(self.url.database or "").absolute()
@@ -240,7 +241,24 @@ class ReadOnlyDatabase(Database):
             UnavailableError: always.
         """
         del work
-        raise UnavailableError("this audit store is only read", where=self.where, fix="leave out --store")
+        raise self._refusal()
+
+    def insert(self, statement: str, value: bytes) -> int | None:
+        """Refuse.
+
+        Raises:
+            UnavailableError: always.
+        """
+        del statement, value
+        raise self._refusal()
+
+    def _refusal(self) -> UnavailableError:
+        return UnavailableError("this audit store is only read", where=self.where, fix="leave out --store")
+
+
+def _read_only_postgresql(connection: Any, _record: Any) -> None:
+    connection.execute("SET default_transaction_read_only = on")
+    connection.commit()
 
 
 def _is_frozen(path: Path) -> bool:
@@ -277,6 +295,15 @@ def _queue(path: Path) -> Iterator[None]:
                 # At random, or the same writer would come too late each time.
                 time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311
         yield
+
+
+def _require(result: Any, status: str) -> None:
+    """Raise what the server said unless the result of libpq has this status."""
+    from psycopg import pq
+    from psycopg.errors import error_from_result
+
+    if result.status != pq.ExecStatus[status]:
+        raise error_from_result(result, encoding="utf-8")
 
 
 def _parse(url: str) -> sa.URL:

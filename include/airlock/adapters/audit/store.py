@@ -196,7 +196,14 @@ class SqlAuditStore:
             conditions.append(EVENT.c.occurred_us < until_us)
         condition = sa.and_(sa.true(), *conditions)
         rows = self.database.read(
-            lambda connection: self._select(connection, condition, limit=limit, newest_first=newest_first)
+            lambda connection: self._select(
+                connection,
+                condition,
+                limit=limit,
+                newest_first=newest_first,
+                # Walking the log backwards to a time long ago would pass all that is newer.
+                by_time=limit is not None and newest_first and (since_us, until_us) != (None, None),
+            )
         )
         revealed = self._reveal([event for _, event in rows])
         return [
@@ -242,10 +249,15 @@ class SqlAuditStore:
         *,
         limit: int | None = None,
         newest_first: bool = False,
+        by_time: bool = False,
     ) -> list[tuple[int, Event]]:
-        order = EVENT.c.ingest_id.desc() if newest_first else EVENT.c.ingest_id
+        order = [EVENT.c.ingest_id.desc() if newest_first else EVENT.c.ingest_id]
+        order = [EVENT.c.occurred_us.desc(), *order] if by_time else order
         columns = (EVENT.c.ingest_id, EVENT.c.body)
-        rows = connection.execute(sa.select(*columns).where(condition).order_by(order).limit(limit))
+        rows: Iterable[Any] = connection.execute(
+            sa.select(*columns).where(condition).order_by(*order).limit(limit)
+        )
+        rows = sorted(rows, reverse=True) if by_time else rows
         return [(row[0], Event.model_validate(parse_json(row[1]))) for row in rows]
 
     def _seal(self, event: Event) -> tuple[Event, list[dict[str, Any]]]:

@@ -181,7 +181,7 @@ def _postgresql() -> list[str]:
         "CREATE TRIGGER event_queue AFTER INSERT ON event FOR EACH ROW EXECUTE FUNCTION airlock_queue()",
         "ALTER TABLE event ENABLE ALWAYS TRIGGER event_queue",
         f"CREATE UNIQUE INDEX event_key ON event ({KEY_HASH_POSTGRESQL})",
-        "CREATE INDEX event_occurred ON event USING brin (occurred_us)",
+        "CREATE INDEX event_occurred ON event (occurred_us)",
     ]
 
 
@@ -200,7 +200,7 @@ _INDEXES = [
     "CREATE INDEX event_release ON event (release_id)",
     "CREATE INDEX event_version ON event (workload, version)",
     "CREATE INDEX event_kind ON event (kind)",
-    "CREATE INDEX event_actor ON event (actor)",
+    "CREATE INDEX event_actor ON event (actor, kind)",
     "CREATE INDEX personal_subject ON personal (subject)",
 ]
 
