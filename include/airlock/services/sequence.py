@@ -166,7 +166,7 @@ class Sequencer:
             UnavailableError: the database does not answer.
             IntegrityError: something is wrong that only people can mend.
         """
-        progress = self.step()
+        progress = self.step() if self._log.has_waiting() else None
         self.publish()
         if time.monotonic() >= self._replay_at:
             self._replay_at = time.monotonic() + _REPLAY_SECONDS

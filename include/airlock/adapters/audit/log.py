@@ -167,6 +167,11 @@ class Log:
             values,
         )
 
+    def has_waiting(self) -> bool:
+        """Whether the sequencer has something to do; asked several times a second, so cheap."""
+        question = sa.text("SELECT 1 FROM pending LIMIT 1")
+        return self.database.read(lambda connection: connection.scalar(question)) is not None
+
     def waiting(self) -> Waiting:
         """What the sequencer has not come to yet."""
         question = _QUEUE_SQLITE if self.database.sqlite else _QUEUE_POSTGRESQL
