@@ -9,6 +9,7 @@ import pytest
 from airlock.core.audit import Kind
 from airlock.core.release import State
 from airlock.demo import models
+from airlock.services.announce import outcome_sentence
 from airlock.services.watch import answer_release
 from tests.system.conftest import World, until
 
@@ -127,8 +128,11 @@ def test_a_rejection_needs_a_reason_and_closes_the_other_seat(world: World) -> N
     assert submitted.wait(through_waiting=True) is State.REJECTED
     assert submitted.finished() == "success"
     assert submitted.task_state("seat", 1) == "skipped"
+    _, sentence = outcome_sentence(world.deployment, submitted.release())
+    assert "rejected by grace (governance-analyst): Show a month of shadow traffic first." in sentence
     announced = submitted.events(Kind.RELEASE_ANNOUNCED)[0].data["message"]
-    assert "Show a month of shadow traffic first." in announced
+    assert "rejected by grace" in announced
+    assert "shadow traffic" not in announced, "what people write is kept once, so that it can be erased"
     until(lambda: "yes" if "upstream_failed" in submitted.outcomes().get("promote", []) else "", 30)
 
 

@@ -191,8 +191,10 @@ class Supervisor:
         self.logs.mkdir(parents=True, exist_ok=True)
         self._state.write(self._port, self.url)
         try:
+            # First, so that it is at work when the first approval or adoption waits for it.
+            self._children[SEQUENCER] = self._spawn(SEQUENCER, environment)
             self._migrate(environment)
-            for component in COMPONENTS:
+            for component in COMPONENTS[1:]:
                 self._children[component] = self._spawn(component, environment)
         except BaseException:
             self.stop()
