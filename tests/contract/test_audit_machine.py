@@ -262,8 +262,8 @@ def test_no_history_loses_doubles_or_forks_anything() -> None:
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=25,
-            stateful_step_count=25,
+            max_examples=50,
+            stateful_step_count=30,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

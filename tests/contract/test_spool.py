@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -391,7 +392,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
     def full(*_arguments: Any, **_named: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    owner: Any = {"mkstemp": evidence.tempfile, "fsync": os, "replace": Path}[name]
+    owner: Any = {"mkstemp": tempfile, "fsync": os, "replace": Path}[name]
     store = sqlite_backend.open(spool=spool)
     with monkeypatch.context() as patch, sqlite_backend.away():
         patch.setattr(owner, name, full)

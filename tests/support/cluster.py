@@ -38,7 +38,7 @@ COMPONENTS = ("airflow", "celery", "mlflow", "airlock")
 IMAGE = ("config", "dags", "plugins")
 """Folders of the project that are in the image, beside the installed package."""
 
-_STATE = ("/var/lib/airlock", "/var/lib/airlock-anchor", "/var/lib/airlock-key", "/var/lib/mlflow")
+STATE = ("/var/lib/airlock", "/var/lib/airlock-anchor", "/var/lib/airlock-key", "/var/lib/mlflow")
 """Folders of the image in which services keep what has to last."""
 
 _CLAIM = "airlock-tests:claimed"
@@ -175,7 +175,7 @@ class Cluster:
 
     def _mount(self, service: str) -> None:
         """Make a container's folders: those of the image, then the volumes over them."""
-        for path in ("/opt/airflow/logs", "/opt/airlock", "/tmp", *_STATE):
+        for path in ("/opt/airflow/logs", "/opt/airlock", "/tmp", *STATE):
             self.inside(service, path).mkdir(parents=True)
         for name in IMAGE:
             self.inside(service, f"/opt/airlock/{name}").symlink_to(self.folder / "project" / name)

@@ -24,7 +24,7 @@ from airlock.demo import data, models
 from airlock.services.adopt import adopt
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.watch import answer_release, start_release
-from tests.support.cluster import COMPONENTS, IMAGE, ONE_SHOT, ROOT, Cluster, MissingError, cluster
+from tests.support.cluster import COMPONENTS, IMAGE, ONE_SHOT, ROOT, STATE, Cluster, MissingError, cluster
 from tests.system.conftest import Submitted, World, until
 
 PASSWORD = "the password of everybody here"
@@ -327,9 +327,9 @@ def test_no_secret_is_in_a_log(platform: Platform) -> None:
 def test_what_has_to_survive_a_container_is_on_a_volume(platform: Platform) -> None:
     for name in platform.cluster.names:
         assert {path.name for path in platform.cluster.inside(name, "/opt/airlock").iterdir()} == set(IMAGE)
-        for path in ("/var/lib/airlock", "/var/lib/mlflow", "/opt/airflow/logs"):
+        for path in (*STATE, "/opt/airflow/logs"):
             folder = platform.cluster.inside(name, path)
             assert folder.is_symlink() or not list(folder.iterdir()), f"{name} keeps state in {path}"
     volumes = platform.cluster.folder / "volumes"
-    assert {path.name for path in volumes.iterdir()} == {"airlock", "logs", "mlflow"}
+    assert {path.name for path in volumes.iterdir()} == {"airlock", "anchor", "key", "logs", "mlflow"}
     assert all(any(folder.iterdir()) for folder in volumes.iterdir())

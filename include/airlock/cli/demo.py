@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,9 @@ def demo(
     interruptible()
     base = load_settings()
     home = base.home / "demo"
-    settings = Settings(home=home, config_dir=base.config_dir, deployment="demo")
+    # Everything below its own home, whatever the environment says about the real deployment.
+    own: dict[str, Any] = dict.fromkeys(set(Settings.model_fields) - {"home", "config_dir", "deployment"}, "")
+    settings = Settings(home=home, config_dir=base.config_dir, deployment="demo", **own)
     _refuse_if_taken(settings, port)
     forget(home)
     started = time.monotonic()
