@@ -28,15 +28,14 @@ from airlock.services.deployment import Deployment, anchors_of
 from airlock.services.sequence import replay_spool
 from tests.support.databases import (
     Backend,
-    PrivatePostgres,
     deployment_on,
     integrate_all,
     make_event,
     sequencer_of,
-    server_program,
     verify_log,
 )
 from tests.support.deployments import ManualClock
+from tests.support.private_postgres import MissingError, PrivatePostgres, private_postgres
 
 FORK = multiprocessing.get_context("fork")
 SPOOLABLE = [kind for kind in Kind if kind.spoolable]
@@ -495,12 +494,12 @@ def test_a_kill_at_any_line_of_keeping_loses_nothing_that_was_acknowledged(
 
 
 @pytest.fixture
-def private(folder: Path) -> Iterator[PrivatePostgres]:
-    if not server_program("initdb") or not server_program("postgres"):
-        pytest.skip("the programs of PostgreSQL's server are not here")
-    server = PrivatePostgres(folder / "server")
-    yield server
-    server.stop()
+def private() -> Iterator[PrivatePostgres]:
+    try:
+        with private_postgres(flush_us=0) as server:
+            yield server
+    except MissingError as missing:
+        pytest.skip(str(missing))
 
 
 def _record_until_told(url: str, folder: Path, writer: int, pipe: Any) -> None:
@@ -521,7 +520,6 @@ def _record_until_told(url: str, folder: Path, writer: int, pipe: Any) -> None:
 def test_no_acknowledged_event_is_lost_when_the_server_is_killed_under_its_writers(
     private: PrivatePostgres, spool: Spool
 ) -> None:
-    private.start()
     backend = Backend("postgresql", private.url)
     backend.open().migrate()
     backend.close()

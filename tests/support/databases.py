@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
-import signal
 import socket
-import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from airlock.adapters.audit import Database, Log, Spool, SqlAuditStore
 from airlock.adapters.audit.keys import SigningKey
-from airlock.adapters.supervisor import free_port
 from airlock.core.audit import Event, Kind
 from airlock.core.merkle import Tree, root_of
 from airlock.proof import EMPTY_ROOT, Checkpoint, PublicKey, hash_leaf, verify_consistency
@@ -286,96 +279,3 @@ def verify_log(log: Log, key: PublicKey | None = None) -> list[Event]:
     rebuilt = log.tree()
     assert (rebuilt.size, rebuilt.root) == (head.size, head.root)
     return events
-
-
-class PrivatePostgres:
-    """A server of one test, which may be killed. It waits for its disk, as in production."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        # PostgreSQL refuses to run as root.
-        self._user = "postgres" if os.geteuid() == 0 else None
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
-        if self._user is not None:
-            folder.parent.chmod(0o711)
-            shutil.chown(folder, self._user)
-        self._run(
-            server_program("initdb"),
-            "-D",
-            str(folder / "data"),
-            "-U",
-            "airlock",
-            "-A",
-            "trust",
-            "--no-instructions",
-        )
-
-    @property
-    def url(self) -> str:
-        return f"postgresql+psycopg://airlock@127.0.0.1:{self.port}/postgres"
-
-    def _run(self, *command: str) -> None:
-        done = subprocess.run(
-            command, user=self._user, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        options = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": str(self.folder),
-            "shared_buffers": "16MB",
-            "dynamic_shared_memory_type": "mmap",  # files in its folder, so that a kill leaves nothing behind
-        }
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(
-            [server_program("postgres"), "-D", str(self.folder / "data"), *settings],
-            user=self._user,
-            cwd=self.folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        log.close()
-        engine = sa.create_engine(self.url, poolclass=NullPool)
-        while True:
-            assert self._process.poll() is None, (self.folder / "log").read_text()
-            try:
-                engine.connect().close()
-            except SQLAlchemyError:
-                time.sleep(0.05)
-            else:
-                return
-
-    def stop(self) -> None:
-        """End the server in order, so that it leaves no shared memory behind."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            self._process.wait(20)
-            self._process = None
-
-    def kill(self) -> None:
-        """End the server and all its processes at once, as a power cut does."""
-        if self._process is None:
-            return
-        # Each of its processes is a group of its own. The first one is stopped, or it would start new ones.
-        server = psutil.Process(self._process.pid)
-        server.suspend()
-        processes = [*server.children(recursive=True), server]
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait(20)
-        assert psutil.wait_procs(processes, timeout=20)[1] == []
-        self._process = None
-
-
-def server_program(name: str) -> str:
-    """Where a program of PostgreSQL's server is, or nothing; Debian keeps them out of PATH."""
-    folders = sorted(str(path) for path in Path("/usr/lib/postgresql").glob("*/bin"))
-    return shutil.which(name, path=os.pathsep.join([*folders[::-1], os.environ.get("PATH", "")])) or ""

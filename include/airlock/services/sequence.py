@@ -16,7 +16,13 @@ from airlock.adapters.audit.keys import SigningKey, next_path, replace_key
 from airlock.adapters.audit.log import Head, Log
 from airlock.adapters.audit.spool import Replay
 from airlock.core.audit import Kind, Recorded
-from airlock.core.errors import AirlockError, ConflictError, IntegrityError, UnavailableError
+from airlock.core.errors import (
+    AirlockError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    UnavailableError,
+)
 from airlock.core.merkle import Tree
 from airlock.ports import Anchor
 from airlock.proof import Checkpoint, ProofError, PublicKey, Rotation
@@ -116,8 +122,11 @@ class Sequencer:
         while (following := successors.get(expected)) is not None:
             expected = following
         if self._key.public != expected:
-            waiting = next_path(self._key_path)
-            if waiting.exists() and (successor := SigningKey.load(waiting)).public == expected:
+            try:
+                successor = SigningKey.load(next_path(self._key_path))
+            except NotFoundError:
+                successor = None  # another sequencer has put it in place
+            if successor is not None and successor.public == expected:
                 replace_key(self._key_path, successor)
             self._key = SigningKey.load(self._key_path)
         signed = not head.note or Checkpoint.parse(head.note).note.signed_by(self._key.public)
@@ -169,9 +178,11 @@ class Sequencer:
         progress = self.step() if self._log.has_waiting() else None
         self.publish()
         if time.monotonic() >= self._replay_at:
-            self._replay_at = time.monotonic() + _REPLAY_SECONDS
-            for path in replay_spool(self._deployment, self._anchors).damaged:
+            replay = replay_spool(self._deployment, self._anchors)
+            for path in replay.damaged:
                 logger.error("%s: a spooled event is damaged and was set aside; look at the file", path)
+            if not replay.removed:
+                self._replay_at = time.monotonic() + _REPLAY_SECONDS
         return progress is not None
 
     def run(self, stop: threading.Event, on_error: Callable[[AirlockError], None]) -> None:

@@ -55,7 +55,7 @@ class Database:
             sa.event.listen(self.engine, "connect", _durable_sqlite)
             # Python's driver would commit each statement of a migration by itself; a real transaction
             # makes it all or nothing.
-            sa.event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
 
     @property
     def sqlite(self) -> bool:
@@ -186,7 +186,8 @@ class Database:
             with self.engine.begin() as connection:
                 yield connection
             return
-        with _queue(Path(self.url.database + ".lock")), self.engine.begin() as connection:
+        engine = self.engine.execution_options(airlock_writes=True)
+        with _queue(Path(self.url.database + ".lock")), engine.begin() as connection:
             yield connection
 
     def _require_file(self) -> None:
@@ -318,6 +319,13 @@ def _parse(url: str) -> sa.URL:
         where="AIRLOCK_AUDIT_URL",
         fix="use sqlite:////path/to/audit.db or postgresql+psycopg://user:password@host/database",
     )
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that first reads and then writes fails at once when a reader has meanwhile recovered
+    # what a killed writer left; one that takes the write lock first waits.
+    writes = connection.get_execution_options().get("airlock_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:

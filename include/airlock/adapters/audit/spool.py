@@ -19,6 +19,7 @@ from airlock.core.errors import AirlockError, ConflictError, InvalidInputError, 
 from airlock.ports import AuditStore
 
 MAX_RECORDS = 100_000
+AT_ONCE = 1000
 _RECORD = ".event"
 _DAMAGED = ".damaged"
 
@@ -100,7 +101,9 @@ class Spool:
         return event
 
     def replay(self, store: AuditStore, is_safe: Callable[[Recorded], bool]) -> Replay:
-        """Put waiting events into the store, and remove files whose event is safe.
+        """Put the oldest waiting events into the store, and remove files whose event is safe.
+
+        A part at a time: events that are critical now must not wait for a long backlog.
 
         An event that conflicts with a recorded one leaves a ``conflict`` event in the store and is as safe
         as that. Damaged files are renamed and stay; files that cannot be read stay as they are.
@@ -110,7 +113,7 @@ class Spool:
         """
         replayed = removed = 0
         damaged = []
-        for path in self.waiting():
+        for path in self.waiting()[:AT_ONCE]:
             try:
                 event = self.read(path)
             except FileNotFoundError:
