@@ -38,6 +38,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._recorded: dict[str, list[Recorded]] = {}
 
     def keep(self, event: Event) -> None:
         """Keep an event durably; the same event twice is one file.
@@ -103,7 +104,8 @@ class Spool:
     def replay(self, store: AuditStore, is_safe: Callable[[Recorded], bool]) -> Replay:
         """Put the oldest waiting events into the store, and remove files whose event is safe.
 
-        A part at a time: events that are critical now must not wait for a long backlog.
+        A part at a time: events that are critical now must not wait for a long backlog. What this process
+        has put into the store is remembered and not sent again.
 
         An event that conflicts with a recorded one leaves a ``conflict`` event in the store and is as safe
         as that. Damaged files are renamed and stay; files that cannot be read stay as they are.
@@ -112,25 +114,35 @@ class Spool:
             UnavailableError: the store does not answer; everything stays.
         """
         replayed = removed = 0
-        damaged = []
-        for path in self.waiting()[:AT_ONCE]:
-            try:
-                event = self.read(path)
-            except FileNotFoundError:
-                continue  # another replay removed it
-            except OSError:
-                damaged.append(path)
+        damaged: list[Path] = []
+        safe = True
+        for path in self.waiting():
+            recorded = self._recorded.get(path.name)
+            if recorded is None and replayed < AT_ONCE and (event := self._event(path, damaged)) is not None:
+                recorded = self._recorded[path.name] = _append(store, event)
+                replayed += 1
+            if recorded is None:
                 continue
-            except (AirlockError, ValueError):
-                with suppress(FileNotFoundError):  # another replay did it
-                    damaged.append(path.rename(path.with_suffix(_DAMAGED)))
-                continue
-            recorded = _append(store, event)
-            replayed += 1
-            if all(is_safe(entry) for entry in recorded):
+            # The log is in order: once an event is not safe yet, nor are those that were appended later.
+            safe = safe and all(is_safe(entry) for entry in recorded)
+            if safe:
                 path.unlink(missing_ok=True)
+                del self._recorded[path.name]
                 removed += 1
         return Replay(replayed, removed, tuple(damaged))
+
+    def _event(self, path: Path, damaged: list[Path]) -> Event | None:
+        """Read a waiting file; ``None`` when it is gone or cannot be read."""
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            return None  # another replay removed it
+        except OSError:
+            damaged.append(path)
+        except (AirlockError, ValueError):
+            with suppress(FileNotFoundError):  # another replay did it
+                damaged.append(path.rename(path.with_suffix(_DAMAGED)))
+        return None
 
 
 def _append(store: AuditStore, event: Event) -> list[Recorded]:
