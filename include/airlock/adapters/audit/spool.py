@@ -127,7 +127,7 @@ class Spool:
             safe = safe and all(is_safe(entry) for entry in recorded)
             if safe:
                 path.unlink(missing_ok=True)
-                del self._recorded[path.name]
+                self._recorded.pop(path.name, None)  # another thread may replay too
                 removed += 1
         return Replay(replayed, removed, tuple(damaged))
 
