@@ -108,7 +108,7 @@ schemas: venv ## write the JSON Schemas of config/ for editors
 
 .PHONY: bench
 bench: venv-dev ## measure every figure the README quotes
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) "$$file"; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) -m "benchmarks.$$(basename "$$file" .py)"; done
 
 .PHONY: lock
 lock: ## write constraints.txt from pyproject.toml; ARGS="--upgrade" for the newest versions

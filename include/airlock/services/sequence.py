@@ -35,6 +35,7 @@ IDLE_SECONDS = 0.05
 """How often the queue is looked at while it is empty."""
 
 _RETRY_SECONDS = 5.0
+_TRIES = 3
 _REPLAY_SECONDS = 2.0
 
 
@@ -274,24 +275,26 @@ class _Publisher:
         """Give the anchor the newest checkpoint when it is due."""
         if head.note == self._last or (not now and time.monotonic() < self._due_at):
             return
-        try:
-            if not self._checked:
-                self.check()
-                head = self._sequencer.log.head()
-            receipt = self.anchor.publish(head.note, after=self._last)
-        except ConflictError:
-            self._checked = False  # another sequencer published; look again
-            self._due_at = time.monotonic() + IDLE_SECONDS
+        for _ in range(_TRIES):
+            try:
+                if not self._checked:
+                    self.check()
+                    head = self._sequencer.log.head()
+                receipt = self.anchor.publish(head.note, after=self._last)
+            except ConflictError:
+                self._checked = False  # another sequencer published; look again
+                continue
+            except UnavailableError as error:
+                self._checked = False
+                self._due_at = time.monotonic() + _RETRY_SECONDS
+                logger.warning("%s", error)
+                return
+            self._last = head.note
+            self._due_at = time.monotonic() + self.anchor.every_seconds
+            logger.info("%s holds the checkpoint of %d entries: %s", self.anchor.name, head.size, receipt)
+            self._sequencer.log.add_receipt(self.anchor.name, head.size)
             return
-        except UnavailableError as error:
-            self._checked = False
-            self._due_at = time.monotonic() + _RETRY_SECONDS
-            logger.warning("%s", error)
-            return
-        self._last = head.note
-        self._due_at = time.monotonic() + self.anchor.every_seconds
-        logger.info("%s holds the checkpoint of %d entries: %s", self.anchor.name, head.size, receipt)
-        self._sequencer.log.add_receipt(self.anchor.name, head.size)
+        self._due_at = time.monotonic() + IDLE_SECONDS
 
 
 def replay_spool(deployment: Deployment, anchors: Sequence[Anchor]) -> Replay:
