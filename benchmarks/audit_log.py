@@ -209,7 +209,8 @@ def whole(server: PrivatePostgres, count: int) -> None:
     key = SigningKey.generate("benchmark")
     fill(server.url, count, key)
     database = Database(server.url)
-    question = "SELECT sum(pg_total_relation_size(quote_ident(name)::regclass)) FROM unnest(CAST(%s AS text[])) AS name"
+    names = "unnest(CAST(%s AS text[])) AS name"
+    question = f"SELECT sum(pg_total_relation_size(quote_ident(name)::regclass)) FROM {names}"  # noqa: S608
     size = database.read(lambda connection: connection.exec_driver_sql(question, (list(TABLES),)).scalar())
     print(f"{count:,} events: {float(size) / 1e9:.2f} GB with indexes, {float(size) / count:.0f} bytes each")
     rows = "SELECT body FROM event ORDER BY ingest_id"
