@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from airlock.core.release import State
 from airlock.reporting.terminal import clean
 from airlock.services.announce import seal
 from airlock.services.promote import promote
+from tests.support.commands import Cli, Result
 from tests.support.deployments import (
     WORKLOAD,
     World,
@@ -46,22 +46,6 @@ HOSTILE = (
 )
 """Rich markup, an emoji name, escape sequences in 7 and 8 bits, bidirectional marks, and a faked line."""
 LITERAL = "[red]RED[/red] [/] [/x] [bold [link=http://x]y[/link] :smile:"
-
-
-@dataclass
-class Result:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from airlock.services.promote import promote
 from airlock.services.questions import champions, people, reading
 from airlock.services.releases import open_case
 from airlock.services.sequence import Sequencer
+from tests.support.commands import Cli, Result
 from tests.support.deployments import (
     START_US,
     WORKLOAD,
@@ -649,22 +649,6 @@ def test_an_event_is_shown_with_its_place_in_the_signed_log(world: World) -> Non
 
 
 # The commands
-
-
-@dataclass
-class Result:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Result]
 
 
 @pytest.fixture

@@ -49,8 +49,6 @@ RESTARTED = "the log was begun anew after its end was lost"
 
 _CHUNK = 32 * RANGE
 _NOTES = 2000
-FUTURE_SECONDS = 300
-"""How far a clock may run ahead before a claimed time is called impossible."""
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in entries."""
@@ -128,8 +126,7 @@ def verify(
     workers = processes or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         tree = _scan(pool, database, head.size, found, strict=strict, progress=progress)
-        keys = _Keys(pinned, log, found)
-        keys.restarts_accepted = accept_restarts
+        keys = _Keys(pinned, log, found, restarts_accepted=accept_restarts)
         good = _check_checkpoints(pool, log, tree, keys, found)
     if head.size and not (good and head.size > keys.signs_after):
         found.suspects.append(Suspect(KEY, None, "no checkpoint of this log is signed with the pinned key"))
@@ -198,15 +195,15 @@ def _upper_levels(database: Database, roots: list[bytes], found: Verification) -
         level, row = len(levels), levels[-1]
         stored = database.read(
             lambda connection, level=level: {  # type: ignore[misc]
-                found[0]: (bytes(found[1]), bytes(found[2]))
-                for found in connection.execute(question, {"level": level})
+                tile[0]: (bytes(tile[1]), bytes(tile[2]))
+                for tile in connection.execute(question, {"level": level})
             }
         )
         above = []
         for index in range(len(row) // TILE_WIDTH):
             part = row[index * TILE_WIDTH : (index + 1) * TILE_WIDTH]
             above.append(complete_root(part))
-            if stored.pop(index, None) != (above[-1], b"".join(part)):
+            if stored.get(index) != (above[-1], b"".join(part)):
                 seq = index * TILE_WIDTH ** (level + 1)
                 found.suspects.append(
                     Suspect(TILE, seq, f"tile {index} of level {level} is not what was signed")
@@ -218,9 +215,10 @@ def _upper_levels(database: Database, roots: list[bytes], found: Verification) -
 class _Keys:
     """Which key signs the log at which size."""
 
-    def __init__(self, pinned: PublicKey, log: Log, found: Verification) -> None:
-        self.restarts_accepted = False
-        self._found = found
+    def __init__(
+        self, pinned: PublicKey, log: Log, found: Verification, *, restarts_accepted: bool = False
+    ) -> None:
+        self.restarts_accepted = restarts_accepted
         self.restarts: dict[str, int] = {}
         changes = []
         for seq, kind, data in _key_events(log):

@@ -290,22 +290,24 @@ class SqlAuditStore:
         wanted = [commitment for event in events for commitment in commitments(event).values()]
         if not wanted:
             return events
-        opened: dict[bytes, str] = {}
-        for row in self.personal(wanted):
-            present = self._vault is not None and self._vault.present
-            opened[row.commitment] = self._vault.open(row) if present and self._vault else SEALED
+        # Asked once: whether the key is here is a look at the disk.
+        vault = self._vault if self._vault is not None and self._vault.present else None
+        opened = {row.commitment: vault.open(row) if vault else SEALED for row in self.personal(wanted)}
         return [_with_texts(event, opened) for event in events]
 
     def personal(self, wanted: Iterable[bytes]) -> list[Sealed]:
         """Rows of the erasable table, by commitment."""
         asked = list(wanted)
-        rows: list[Sealed] = []
-        for part in _parts(asked):
-            columns = (PERSONAL.c.commitment, PERSONAL.c.wrapped_key, PERSONAL.c.sealed)
-            question = sa.select(*columns).where(PERSONAL.c.commitment.in_(part))
-            found = self.database.read(lambda connection, asked=question: connection.execute(asked).all())  # type: ignore[misc]
-            rows += [Sealed(bytes(row[0]), bytes(row[1]), bytes(row[2])) for row in found]
-        return rows
+        columns = (PERSONAL.c.commitment, PERSONAL.c.wrapped_key, PERSONAL.c.sealed)
+
+        def work(connection: sa.Connection) -> list[Sealed]:
+            return [
+                Sealed(bytes(row[0]), bytes(row[1]), bytes(row[2]))
+                for part in _parts(asked)
+                for row in connection.execute(sa.select(*columns).where(PERSONAL.c.commitment.in_(part)))
+            ]
+
+        return self.database.read(work)
 
     def texts(self, *, subject: str | None = None, release_id: str | None = None) -> list[Text]:
         """Everything people wrote, erased or not, in the order it was recorded; needs no key."""
