@@ -19,7 +19,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
 WORKDIR /opt/airlock
 COPY pyproject.toml constraints.txt LICENSE README.md ./
 COPY include ./include
-RUN pip install --no-cache-dir --constraint constraints.txt '.[cluster,s3,slack]' \
+RUN pip install --no-cache-dir --constraint constraints.txt '.[cluster,rego,s3,signing,slack]' \
     && pip check
 COPY dags ./dags
 COPY plugins ./plugins

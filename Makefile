@@ -37,14 +37,14 @@ venv-dev: $(DEV) ## the same, with what tests, linters and the cluster need
 
 $(RUNTIME): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 	@rm -f $@
-	@echo "Installing Airlock and the 215 packages it needs into $(VENV): one to two minutes"
+	@echo "Installing Airlock and the 216 packages it needs into $(VENV): one to two minutes"
 	@$(PIP) install -qq -c constraints.txt -e .
 	@touch $@
 
 $(DEV): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 	@rm -f $@ $(RUNTIME)
-	@echo "Installing Airlock and 297 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
-	@$(PIP) install -qq -c constraints.txt -e '.[cluster,s3,slack]' --group dev
+	@echo "Installing Airlock and 311 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
+	@$(PIP) install -qq -c constraints.txt -e '.[cluster,rego,s3,signing,slack]' --group dev
 	@$(PIP) check >/dev/null || { $(PIP) check; exit 1; }
 	@touch $(RUNTIME) $@
 
