@@ -26,9 +26,9 @@ from airlock.adapters.evidence import FileEvidenceStore
 from airlock.adapters.settings import Settings
 from airlock.core.approvals import Answer
 from airlock.core.audit import Event, Kind, Recorded
-from airlock.core.decision import SCORE, Decision
+from airlock.core.decision import Decision
 from airlock.core.errors import NotFoundError, SandboxError, UnavailableError
-from airlock.core.evidence import Finding, GateResult, Verdict
+from airlock.core.evidence import SCORE, Finding, GateResult, Verdict
 from airlock.core.manifest import release_id_for
 from airlock.core.release import Release
 from airlock.ports import ModelVersion, SandboxRequest, SandboxResult

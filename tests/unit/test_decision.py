@@ -10,20 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airlock.core.decision import (
-    SCORE,
     Decision,
     Outcome,
-    build_facts,
     decide,
     gate_verdicts,
     render,
     required_gates,
 )
 from airlock.core.errors import ConfigurationError, InvalidInputError
-from airlock.core.evidence import Evidence, Finding, GateResult, Verdict, worst
+from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, worst
 from airlock.core.manifest import Manifest
 from airlock.core.policy import ApprovalRules, Effect, Policy, Rule, SandboxRules, Seat, Tier, Track
-from tests.support.gates import ZERO, make_manifest, make_workload
+from tests.support.gates import make_manifest, make_workload
 
 WEIGHT = {Outcome.ALLOW: 0, Outcome.PENDING: 1, Outcome.DENY: 2}
 GATES = ["privacy", "performance", "bias"]
@@ -75,7 +73,10 @@ def make_policy(*rules: Rule, gates: list[str] | None = None, **changes: Any) ->
     return Policy(**{**values, **changes})
 
 
-MANIFEST = make_manifest(make_workload())
+WORKLOAD = make_workload()
+"""Regulated, and reviewed by no human."""
+
+MANIFEST = make_manifest(WORKLOAD)
 
 
 def make_evidence(
@@ -101,7 +102,7 @@ def judge(
 ) -> Decision:
     return decide(
         manifest=manifest,
-        risk={"regulated": True, "internal": False},
+        workload=WORKLOAD,
         policy=policy or make_policy(*rules),
         evidence=evidence,
         evaluate=evaluate,
@@ -141,7 +142,7 @@ def test_track_rules_may_ask_for_the_tier() -> None:
 
     decision = decide(
         manifest=MANIFEST,
-        risk={"regulated": True},
+        workload=WORKLOAD,
         policy=make_policy(asks, high),
         evidence=all_passed(),
         evaluate=with_tier,
@@ -264,7 +265,7 @@ def test_a_reason_that_cannot_be_written_denies_and_does_not_crash(because: str)
 
 VERDICTS = st.sampled_from(list(Verdict))
 CONDITIONS = st.sampled_from(
-    ["true", "false", "workload.regulated", "workload.internal", "change.big", "nothing"]
+    ["true", "false", "workload.regulated", "workload.human_review", "change.big", "nothing"]
 )
 EFFECTS = (
     st.builds(Effect, tier=st.sampled_from(list(Tier)))
@@ -330,41 +331,6 @@ def test_approvals_bind_to_all_evidence(gate: str, verdict: Verdict) -> None:
 def test_an_approval_binds_to_the_policy(some_rules: list[Rule]) -> None:
     policy = make_policy(*some_rules)
     assert judge({}, policy=policy).policy_digest == policy.digest
-
-
-# Facts
-
-
-def facts_of(evidence: Mapping[str, Evidence], manifest: Manifest = MANIFEST) -> dict[str, Any]:
-    return build_facts(manifest=manifest, risk={"regulated": True}, policy=make_policy(), evidence=evidence)
-
-
-def test_facts_name_the_workload_its_risk_and_the_limits() -> None:
-    facts = facts_of(all_passed())
-    assert facts["workload"] == {"name": "test-model", "regulated": True}
-    assert facts["limits"] == {"change": 0.05}
-    assert facts["gates"] == dict.fromkeys([*GATES, SCORE], "PASSED")
-    assert facts["release"] == {"first": False}
-    assert facts_of({}, make_manifest(make_workload(), champion=False))["release"] == {"first": True}
-
-
-@pytest.mark.requirement("T-3")
-def test_undeclared_training_data_is_a_new_source() -> None:
-    assert facts_of({})["change"]["data_source"] is True
-    for declared, new in ((ZERO, False), ("1" * 64, True)):
-        candidate = MANIFEST.candidate.model_copy(update={"metadata": {"training_sha256": declared}})
-        manifest = make_manifest(make_workload(), candidate=candidate)
-        assert facts_of({}, manifest)["change"]["data_source"] is new
-
-
-@pytest.mark.parametrize(
-    ("verdict", "there"), [(Verdict.PASSED, True), (Verdict.FAILED, False), (Verdict.ERROR, False)]
-)
-def test_what_was_not_measured_is_absent(verdict: Verdict, *, there: bool) -> None:
-    scored = make_evidence(SCORE, verdict, change={"architecture": True})
-    assert ("architecture" in facts_of({SCORE: scored})["change"]) is there
-    measured = make_evidence("performance", Verdict.FAILED, change={"relative": 0.1})
-    assert facts_of({"performance": measured})["change"]["relative"] == 0.1
 
 
 # Sentences

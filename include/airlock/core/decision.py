@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from airlock.core.base import Value
 from airlock.core.canonical import digest_of
 from airlock.core.errors import ConfigurationError
-from airlock.core.evidence import Evidence, Verdict
+from airlock.core.evidence import SCORE, Evidence, Verdict
+from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Rule, Seat, Tier, Track
+from airlock.core.workload import Workload
 
 Level = TypeVar("Level", Tier, Track)
 
@@ -78,40 +80,9 @@ class Decision(Value):
         return "; ".join(lighter) or "no rule asks for people"
 
 
-SCORE = "score"
-"""Name under which the evidence of the scoring pass is kept; it is required like a gate."""
-
-
 def required_gates(policy: Policy) -> list[str]:
     """Gates whose evidence must be there, in policy order, and the scoring pass."""
     return [*policy.gates, SCORE]
-
-
-def build_facts(
-    *,
-    manifest: Manifest,
-    risk: Mapping[str, Any],
-    policy: Policy,
-    evidence: Mapping[str, Evidence],
-) -> dict[str, Any]:
-    """What rules may ask about. An unmeasured fact is absent, and asking for it is an ERROR."""
-    facts: dict[str, Any] = {
-        "workload": {"name": manifest.workload, **risk},
-        "release": {"first": manifest.champion is None},
-        "limits": dict(policy.limits),
-        "gates": {name: str(record.verdict) for name, record in evidence.items()},
-    }
-    change: dict[str, Any] = {}
-    # Undeclared training data counts as a new source: what nobody can name, nobody reviewed.
-    change["data_source"] = manifest.candidate.metadata.get("training_sha256") != manifest.training.sha256
-    score = evidence.get(SCORE)
-    if score is not None and score.verdict.allows:
-        change.update(score.result.details.get("change", {}))
-    performance = evidence.get("performance")
-    if performance is not None:
-        change.update(performance.result.details.get("change", {}))
-    facts["change"] = change
-    return facts
 
 
 _FIELD = re.compile(r"\{([a-z_][a-z0-9_.]*)(?:\|([a-z]+))?\}")
@@ -123,7 +94,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
-    """Insert facts into a sentence: ``{change.relative|percent}``. A missing fact reads "unknown".
+    """Insert facts into a sentence: ``{limits.red_change|percent}``. A missing fact reads "unknown".
 
     Raises:
         ConfigurationError: for an unknown format name.
@@ -197,7 +168,7 @@ def _gate_reasons(policy: Policy, evidence: Mapping[str, Evidence]) -> list[Reas
 def decide(
     *,
     manifest: Manifest,
-    risk: Mapping[str, Any],
+    workload: Workload,
     policy: Policy,
     evidence: Mapping[str, Evidence],
     evaluate: Evaluate,
@@ -213,7 +184,7 @@ def decide(
         for name, record in evidence.items()
         if record.gate == name and record.manifest_digest == manifest.digest
     }
-    facts = build_facts(manifest=manifest, risk=risk, policy=policy, evidence=evidence)
+    facts = build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence)
     reasons = _gate_reasons(policy, evidence)
     measured = all(
         gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class Verdict(StrEnum):
         """Whether a release may go on with this verdict."""
         return self in (Verdict.PASSED, Verdict.WARNED)
 
+
+SCORE: Final = "score"
+"""Name under which the evidence of the scoring pass is kept; it is required like a gate."""
 
 _ORDER = [Verdict.PASSED, Verdict.WARNED, Verdict.FAILED, Verdict.ERROR]
 

@@ -13,7 +13,7 @@ def compute(deployment: Deployment, case: Case) -> Decision:
     """The decision that follows from the evidence; nothing is recorded."""
     return judge(
         manifest=case.manifest,
-        risk=case.workload.risk.to_data(),
+        workload=case.workload,
         policy=case.policy,
         evidence=read_evidence(deployment, case),
         evaluate=deployment.engine.evaluate,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from airlock.adapters.evidence import hash_file
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json, storable
-from airlock.core.decision import SCORE
 from airlock.core.errors import (
     AirlockError,
     ConflictError,
@@ -23,7 +22,7 @@ from airlock.core.errors import (
     RefusedError,
     UnavailableError,
 )
-from airlock.core.evidence import Evidence, Finding, GateResult, Verdict
+from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
 from airlock.gates import load_gate
 from airlock.gates.base import GateContext, Scores

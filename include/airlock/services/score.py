@@ -9,9 +9,8 @@ from typing import Any
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
-from airlock.core.decision import SCORE
 from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
-from airlock.core.evidence import Evidence, GateResult, Verdict
+from airlock.core.evidence import SCORE, Evidence, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef
 from airlock.gates import load_gate
 from airlock.gates.base import Stage

@@ -1,0 +1,181 @@
+"""Facts: what rules may ask about a release, each with its type, meaning and origin.
+
+Rules read facts by name (``candidate.performance.relative_change``). A fact that nobody measured is
+absent, and a rule that asks for it is an ERROR, which denies: nothing is guessed and nothing has a default.
+``FACTS`` is the catalogue: rules are type-checked against it, and the documentation is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from airlock.core.evidence import SCORE, Evidence
+from airlock.core.manifest import Manifest
+from airlock.core.policy import Policy
+from airlock.core.workload import Workload
+
+
+class FactType(StrEnum):
+    """Type of a fact, in CEL's words."""
+
+    TEXT = "string"
+    BOOL = "bool"
+    INTEGER = "int"
+    NUMBER = "double"
+    TEXTS = "list(string)"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One entry of the catalogue.
+
+    Attributes:
+        name: dotted path; a last part ``*`` stands for any name, such as a gate or a limit.
+        type: what the value is.
+        meaning: one sentence for people, with the unit of a number.
+        source: which file or evidence says so.
+        absent: when there is no such fact, in words; empty when it is always there.
+    """
+
+    name: str
+    type: FactType
+    meaning: str
+    source: str
+    absent: str = ""
+
+
+_FILE = "workload file"
+_MANIFEST = "manifest"
+_SCORED = f"evidence of {SCORE}: the models themselves, read in the sandbox"
+_MEASURED = "evidence of gate performance"
+_POLICY = "policy bundle"
+_UNSCORED = "the models were not scored"
+_FIRST = "first release, or the models were not scored"
+_UNMEASURED = "first release, or gate performance measured nothing"
+
+_T, _B, _N, _L = FactType.TEXT, FactType.BOOL, FactType.NUMBER, FactType.TEXTS
+
+_ENTRIES: Final = (
+    Fact("workload.name", _T, "name of the workload", _FILE),
+    Fact("workload.kind", _T, "model, application or pipeline", _FILE),
+    Fact("workload.owner", _T, "team that answers for it", _FILE),
+    Fact("workload.automated_decision", _B, "decides about customers with no human", _FILE),
+    Fact("workload.protected_class_data", _B, "said to hold protected attributes in its data", _FILE),
+    Fact("workload.regulated", _B, "an external regulation applies", _FILE),
+    Fact("workload.human_review", _B, "a person reviews each outcome before it has effect", _FILE),
+    Fact("workload.exposure", _T, "who meets the outcome: internal, partner or customer", _FILE),
+    Fact("workload.loss_per_error_usd", _N, "money lost by one wrong decision, in USD", _FILE),
+    Fact("workload.rollback", _T, "how easily a release is taken back: easy or hard", _FILE),
+    Fact("release.first", _B, "there is no champion to compare with", _MANIFEST),
+    Fact("candidate.version", _T, "version that asks to go into production", _MANIFEST),
+    Fact("candidate.estimator", _T, "class of the model, dotted", _SCORED, _UNSCORED),
+    Fact("candidate.steps", _L, "classes of the pipeline's steps, in order", _SCORED, _UNSCORED),
+    Fact("candidate.features", _L, "columns the model reads, in order", _SCORED, _UNSCORED),
+    Fact("candidate.threshold", _N, "score from which it decides 1", _SCORED, _UNSCORED),
+    Fact(
+        "candidate.performance.relative_change",
+        _N,
+        "size of the change of the primary metric from the champion's, as a share of it, never negative",
+        _MEASURED,
+        _UNMEASURED,
+    ),
+    Fact("candidate.performance.direction", _T, "better, worse or same", _MEASURED, _UNMEASURED),
+    Fact("candidate.performance.primary_metric", _T, "metric the change is in", _MEASURED, _UNMEASURED),
+    Fact("champion.version", _T, "version in production", _MANIFEST, "first release"),
+    Fact("champion.estimator", _T, "class of the model, dotted", _SCORED, _FIRST),
+    Fact("champion.steps", _L, "classes of the pipeline's steps, in order", _SCORED, _FIRST),
+    Fact("champion.features", _L, "columns the model reads, in order", _SCORED, _FIRST),
+    Fact("champion.threshold", _N, "score from which it decides 1", _SCORED, _FIRST),
+    Fact("change.data_source", _B, "trained on other data than the declared training data", _MANIFEST),
+    Fact("change.architecture", _B, "another kind of model or other steps before it", _SCORED, _FIRST),
+    Fact("change.from_estimator", _T, "kind of the champion's model", _SCORED, _FIRST),
+    Fact("change.to_estimator", _T, "kind of the candidate's model", _SCORED, _FIRST),
+    Fact("change.new_features", _L, "columns the candidate reads and the champion does not", _SCORED, _FIRST),
+    Fact("change.removed_features", _L, "columns only the champion reads", _SCORED, _FIRST),
+    Fact("change.threshold", _N, "distance of the two decision thresholds, in score units", _SCORED, _FIRST),
+    Fact("change.hyperparameters", _L, "names of hyperparameters whose values differ", _SCORED, _FIRST),
+    Fact("risk.tier", _T, "low, medium or high; not known to the rules that compute it", "tier rules"),
+    Fact("gates.*", _T, "its verdict: PASSED, WARNED, FAILED or ERROR", "evidence of the gate", "no answer"),
+    Fact("limits.*", _N, "a limit of the policy", _POLICY),
+)  # fmt: skip
+
+FACTS: Final[Mapping[str, Fact]] = {fact.name: fact for fact in _ENTRIES}
+"""The catalogue by name, in the order people read it."""
+
+
+def fact_named(name: str) -> Fact | None:
+    """The catalogue's entry for a dotted name, found by wildcard too; ``None`` for an unknown fact."""
+    return FACTS.get(name) or FACTS.get(f"{name.rpartition('.')[0]}.*")
+
+
+def build_facts(
+    *,
+    manifest: Manifest,
+    workload: Workload,
+    policy: Policy,
+    evidence: Mapping[str, Evidence],
+) -> dict[str, Any]:
+    """The facts of a release, nested by the parts of their names. What was not measured is absent.
+
+    Law: every leaf has an entry in ``FACTS`` of its type. ``risk.tier`` is added by the decision, which
+    computes it from these facts.
+    """
+    performance = _performance(evidence)
+    models = _models(evidence)
+    candidate: dict[str, Any] = {"version": manifest.candidate.version, **models.get("candidate", {})}
+    if performance:
+        candidate["performance"] = performance
+    facts: dict[str, Any] = {
+        "workload": {
+            "name": workload.name,
+            "kind": workload.kind,
+            "owner": workload.owner,
+            **workload.risk.to_data(),
+        },
+        "release": {"first": manifest.champion is None},
+        "candidate": candidate,
+        "change": _change(manifest, evidence),
+        "gates": {name: str(record.verdict) for name, record in evidence.items()},
+        "limits": dict(policy.limits),
+    }
+    if manifest.champion is not None:
+        facts["champion"] = {"version": manifest.champion.version, **models.get("champion", {})}
+    return facts
+
+
+def _performance(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+    record = evidence.get("performance")
+    change = {} if record is None else record.result.details.get("change", {})
+    names = {"relative": "relative_change", "direction": "direction", "metric": "primary_metric"}
+    return {fact: change[name] for name, fact in names.items() if name in change}
+
+
+def _models(evidence: Mapping[str, Evidence]) -> dict[str, dict[str, Any]]:
+    """What the sandbox read off the models, by role."""
+    record = evidence.get(SCORE)
+    if record is None or not record.verdict.allows:
+        return {}
+    models = record.result.details.get("models", {})
+    names = ("estimator", "steps", "features", "threshold")
+    return {
+        role: {name: model[name] for name in names if name in model}
+        for role, model in models.items()
+        if model
+    }
+
+
+def _change(manifest: Manifest, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+    # Undeclared training data counts as a new source: what nobody can name, nobody reviewed.
+    declared = manifest.candidate.metadata.get("training_sha256")
+    change: dict[str, Any] = {"data_source": declared != manifest.training.sha256}
+    score = evidence.get(SCORE)
+    if score is not None and score.verdict.allows:
+        change.update(score.result.details.get("change", {}))
+    # The name this fact had at first; rules of the shipped bundle still use it.
+    change.update(
+        {"relative": value} if (value := _performance(evidence).get("relative_change")) is not None else {}
+    )
+    return change
