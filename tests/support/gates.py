@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from airlock.core.canonical import sha256_hex
+from airlock.core.columns import Columns
 from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
 from airlock.gates.base import GateContext, Scores
@@ -105,6 +109,19 @@ def make_scores(frame: pd.DataFrame, *, champion: bool = True, threshold: float 
     return Scores(pd.DataFrame(columns), shap, shap.copy() if champion else None, details)
 
 
+def on_disk(frame: pd.DataFrame) -> Callable[[], Path]:
+    """Writes the frame to a Parquet file when it is asked for; the file goes with the function."""
+    folder = cache(lambda: TemporaryDirectory(prefix="airlock-test-"))
+
+    @cache
+    def path() -> Path:
+        file = Path(folder().name) / "data.parquet"
+        frame.to_parquet(file, index=False)
+        return file
+
+    return path
+
+
 def make_context(
     *,
     evaluation: pd.DataFrame | None = None,
@@ -126,6 +143,13 @@ def make_context(
     return GateContext(
         workload=workload,
         manifest=manifest,
+        columns=Columns.of(workload),
+        title=workload.title,
+        protected_class_data=workload.risk.protected_class_data,
+        has_champion=manifest.champion is not None,
+        candidate=lambda: manifest.candidate,
+        current_path=on_disk(frame),
+        reference_path=on_disk(reference),
         evaluation=lambda: frame,
         training=lambda: reference,
         scores=lambda: scores or make_scores(frame, champion=manifest.champion is not None),

@@ -46,8 +46,9 @@ class Metric(Value):
         unit: ``1`` for a plain number or ratio, else such as ``s`` or ``rows``.
         interval: lower and upper bound at ``confidence``, when one was computed.
         n: how many observations it rests on.
-        where: feature, group or slice it is about; empty for the whole.
+        where: the slice it is about, such as a feature or a group; empty for the whole.
         engine: which library computed it, with its version.
+        method: how value and interval were computed, such as ``bootstrap`` or ``DeLong``.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Metric(Value):
     n: int | None = None
     where: str = ""
     engine: str = ""
+    method: str = ""
 
 
 class Finding(Value):

@@ -8,8 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airlock.core.columns import Columns, Label, Task
+from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
-from airlock.core.manifest import Manifest
+from airlock.core.manifest import ArtifactRef, Manifest
 from airlock.core.workload import Workload
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ class Scores:
 
     Attributes:
         frame: columns ``candidate_score`` (probability of 1, float) and ``candidate_prediction``
-            (0 or 1), and the same with ``champion_`` when there is a champion.
+            (0 or 1), and the same with ``champion_`` when there is a champion. On plain files a score
+            may be absent, and for other tasks than ``BINARY`` the prediction is a label or a number.
         shap: candidate's SHAP values in log-odds or probability units, a column per feature plus
             ``_base`` and ``_margin``, with the evaluation row number as index ``row``.
         champion_shap: the same for the champion on the same rows, or ``None``.
@@ -58,17 +61,39 @@ class Scores:
 
 @dataclass
 class GateContext:
-    """Everything a gate may look at. Frames are loaded on demand and their digests verified.
+    """Everything a gate may look at, of a release or of plain files alike.
 
-    ``artifact`` is a folder with the candidate's files: read them, never load or execute them.
-    ``business_context`` is what the submitter wrote about the release.
-    ``scan`` runs the static scanner of model files in the sandbox and returns its report.
+    Data is loaded on demand and its digests are verified. A gate takes the names of columns from
+    ``columns`` and never from the workload, which plain files do not have. What was not given raises
+    ``InvalidInputError`` when it is asked for, in words a user can act on.
+
+    Attributes:
+        columns: names of label, features, protected attributes and so on.
+        positive: the favourable value of the label as the file writes it. For a ``BINARY`` task the
+            frames hold 0 and 1 and this value is for texts alone; for ``MULTICLASS`` it may name the
+            favourable class, or be ``None``.
+        task: what the model predicts.
+        title: what a person calls the model or the data.
+        evaluation: the current data, on which the candidate is judged.
+        training: the reference data.
+        current_path: file of the current data, Parquet or CSV, labels as the file writes them; for
+            engines that read it themselves.
+        reference_path: the same of the reference data.
+        scores: predictions of the candidate and, if ``has_champion``, of the champion.
+        scored: whether there are any. A release that reaches a gate after scoring has them.
+        artifact: a folder with the candidate's files: read them, never load or execute them.
+        scan: runs the static scanner of model files in the sandbox and returns its report.
+        business_context: what the submitter wrote about the release.
+        protected_class_data: whether the owner says that protected attributes are in the data.
+        workload: the workload, in a release; ``None`` on plain files.
+        manifest: what is released, in a release; ``None`` on plain files.
     """
 
-    workload: Workload
-    manifest: Manifest
+    columns: Columns
     evaluation: Callable[[], pd.DataFrame]
     training: Callable[[], pd.DataFrame]
+    current_path: Callable[[], Path]
+    reference_path: Callable[[], Path]
     scores: Callable[[], Scores]
     artifact: Callable[[], Path]
     suite: Callable[[], dict[str, Any]]
@@ -76,7 +101,31 @@ class GateContext:
     business_context: str
     scan: Callable[[], dict[str, Any]]
     store: Callable[[bytes], str]
+    candidate: Callable[[], ArtifactRef]
+    has_champion: bool = False
+    scored: bool = True
+    positive: Label | None = 1
+    task: Task = Task.BINARY
+    title: str = ""
+    protected_class_data: bool = False
+    workload: Workload | None = None
+    manifest: Manifest | None = None
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The column with the true outcome.
+
+        Raises:
+            InvalidInputError: none was named.
+        """
+        if self.columns.label is None:
+            raise InvalidInputError(
+                "no column is named as the true outcome",
+                where="columns.label",
+                fix="name it in columns.label",
+            )
+        return self.columns.label
 
     def attach(self, name: str, data: bytes) -> None:
         """Keep a file (report, plot, table) with the evidence."""

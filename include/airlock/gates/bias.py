@@ -120,19 +120,18 @@ class Fairness:
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Compare selection rates and errors of the protected groups."""
-    workload = context.workload
-    sensitive = workload.data.sensitive
+    sensitive = context.columns.sensitive
     if not sensitive:
-        return _nothing_declared(protected=workload.risk.protected_class_data)
+        return _nothing_declared(protected=context.protected_class_data)
     frame, scores = context.evaluation(), context.scores().frame
-    has_champion = context.manifest.champion is not None
+    has_champion = context.has_champion
     problem = unusable_scores(
-        frame, scores, minimum_rows=1, champion=has_champion, target=workload.model.target
+        frame, scores, minimum_rows=1, champion=has_champion, target=context.label
     ) or _absent(frame, list(sensitive))
     if problem:
         return problem
     labels = {column: group_names(frame[column], words) for column, words in sorted(sensitive.items())}
-    outcome = frame[workload.model.target].to_numpy("int64")
+    outcome = frame[context.label].to_numpy("int64")
     models = ["candidate", "champion"] if has_champion else ["candidate"]
     groupings = {"candidate": {**labels, **_crossings(labels)}, "champion": labels}
     measured = {

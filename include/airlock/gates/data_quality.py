@@ -134,9 +134,9 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
             "suite.invalid",
             f"the expectation suite cannot be used: {_plain(error)}",
             fix="correct the suite in config/expectations/",
-            where=context.workload.data.expectations,
+            where="" if context.workload is None else context.workload.data.expectations,
         )
-    secret = set(context.workload.data.identifiers)
+    secret = set(context.columns.identifiers)
     findings = [
         *_row_findings(frame, context, config),
         *_schema_findings(frame, training, context),
@@ -232,7 +232,7 @@ def _row_findings(frame: pd.DataFrame, context: GateContext, config: Config) -> 
             message=f"{duplicates} of {len(frame)} rows repeat an earlier row in every column",
             fix="check whether an upstream job delivers rows twice",
         )
-    target = context.workload.model.target
+    target = context.columns.label
     if target in frame and (unknown := int(frame[target].isna().sum())):
         yield Finding(
             id="target.missing",
@@ -245,13 +245,14 @@ def _row_findings(frame: pd.DataFrame, context: GateContext, config: Config) -> 
 
 def _schema_findings(frame: pd.DataFrame, training: pd.DataFrame, context: GateContext) -> Iterator[Finding]:
     """The contract: the columns and kinds of the training data, and all columns the workload names."""
-    workload = context.workload
-    required = [*workload.model.features, workload.model.target, *sorted(workload.data.sensitive)]
+    columns = context.columns
+    label = [] if columns.label is None else [columns.label]
+    required = [*columns.features, *label, *sorted(columns.sensitive)]
     for column in dict.fromkeys([*required, *training.columns]):
         if column not in frame:
             verdict, text = Verdict.FAILED, f"column {column} is missing from the evaluation batch"
         elif column not in training:
-            if column in workload.data.sensitive:
+            if column in columns.sensitive:
                 continue  # protected attributes may be kept away from training
             verdict, text = Verdict.ERROR, f"column {column} is missing from the training data"
         elif (now := _kind(frame[column])) != (before := _kind(training[column])):
@@ -289,7 +290,7 @@ def _missing(column: pd.Series[Any]) -> int:
 
 
 def _null_findings(frame: pd.DataFrame, context: GateContext, config: Config) -> Iterator[Finding]:
-    for feature in context.workload.model.features:
+    for feature in context.columns.features:
         if feature not in frame or feature in config.nullable_columns:
             continue
         share = (missing := _missing(frame[feature])) / len(frame)
@@ -501,7 +502,7 @@ def _metrics(
         n=len(outcomes),
         engine=engine,
     )
-    for feature in context.workload.model.features:
+    for feature in context.columns.features:
         if feature in frame:
             nullable = feature in config.nullable_columns
             yield Metric(

@@ -106,7 +106,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     found = {name: _find(sections, name) for name in config.required_sections}
     words = {name: len(_words(section.prose)) if section else 0 for name, section in found.items()}
     dictionary = found[config.feature_section]
-    features = context.workload.model.features
+    features = context.columns.features
     unexplained = _unexplained(dictionary.text, features) if dictionary else list(features)
 
     findings = _missing_findings(lines, found)

@@ -117,9 +117,9 @@ class FeatureDrift:
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Compare each feature's distribution in the evaluation batch with the training data."""
-    features = context.workload.model.features
+    features = context.columns.features
     evaluation, training, scores = context.evaluation(), context.training(), context.scores().frame
-    has_champion = context.manifest.champion is not None
+    has_champion = context.has_champion
     problem = unusable_scores(
         evaluation, scores, minimum_rows=config.minimum_rows, champion=has_champion
     ) or _incomparable(evaluation, training, features, config)

@@ -107,7 +107,7 @@ class _Comparison:
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Judge the explanations of the candidate, alone and against the champion's."""
-    scores, has_champion = context.scores(), context.manifest.champion is not None
+    scores, has_champion = context.scores(), context.has_champion
     problem = unusable_scores(
         context.evaluation(), scores.frame, minimum_rows=config.minimum_rows, champion=has_champion
     )
@@ -132,7 +132,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     explainer = scores.details.get("shap", {})
     context.attach("explanation.json", canonical_json(_table(models, comparison) | {"explainer": explainer}))
     context.attach("reason_codes.json", canonical_json(reasons))
-    context.attach("importance.svg", _plot(models, context.workload.title))
+    context.attach("importance.svg", _plot(models, context.title))
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=_summary(candidate, comparison, findings),
@@ -205,12 +205,12 @@ def _additivity_error(shap: pd.DataFrame) -> float:
 
 def _attribution_findings(candidate: _Explanation, context: GateContext, config: Config) -> list[Finding]:
     """What is wrong with the weights themselves."""
-    data, declared = context.workload.data, set(context.workload.model.features)
+    columns, declared = context.columns, set(context.columns.features)
     findings = []
     for name, share in sorted((str(name), float(share)) for name, share in candidate.share.items()):
         carries = f"carries {percent(share)} of all attribution"
-        if name in data.sensitive or name in data.identifiers:
-            role = "protected" if name in data.sensitive else "identifying"
+        if name in columns.sensitive or name in columns.identifiers:
+            role = "protected" if name in columns.sensitive else "identifying"
             text, fix = f"{role} column {name} is an input and {carries}", "train without it"
             findings.append(_finding("forbidden_feature", Verdict.FAILED, text, fix, name))
         elif name not in declared:
@@ -302,7 +302,7 @@ def _reason_codes(
     """
     import pandas as pd
 
-    hidden = {*context.workload.data.sensitive, *context.workload.data.identifiers}
+    hidden = {*context.columns.sensitive, *context.columns.identifiers}
     names = [str(name) for name in candidate.parts.columns if name not in hidden]
     meanings = feature_meanings(context.documentation(), names)
     features: dict[str, list[str]] = {}

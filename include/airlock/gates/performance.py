@@ -88,9 +88,9 @@ class _Model:
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Measure candidate and champion on the same rows and compare them."""
-    target = context.workload.model.target
+    target = context.label
     frame, scores = context.evaluation(), context.scores().frame
-    has_champion = context.manifest.champion is not None
+    has_champion = context.has_champion
     problem = unusable_scores(
         frame, scores, minimum_rows=config.minimum_rows, champion=has_champion, target=target
     )
@@ -346,7 +346,7 @@ def _slices(context: GateContext, models: list[_Model], primary: str) -> list[di
 
     slices: list[dict[str, Any]] = []
     frame = context.evaluation()
-    for column, words in sorted(context.workload.data.sensitive.items()):
+    for column, words in sorted(context.columns.sensitive.items()):
         if column not in frame:
             continue
         names = np.array(group_names(frame[column], words), dtype=object)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from airlock.core.workload import Workload
+    from airlock.core.columns import Columns
 
     Integers = npt.NDArray[np.int64]
 
@@ -133,8 +133,8 @@ class _Group:
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Judge names, values and proxies."""
-    frame, workload = context.evaluation(), context.workload
-    features, sensitive = workload.model.features, workload.data.sensitive
+    frame, columns = context.evaluation(), context.columns
+    features, sensitive = columns.features, columns.sensitive
     if missing := [name for name in (*features, *sensitive) if name not in frame]:
         return cannot_judge(
             "missing_column",
@@ -150,9 +150,9 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     hits = [*_scan("evaluation", frame), *_scan("training", context.training())]
     groups = list(_groups(frame, features, sensitive, config))
     findings = [
-        *_name_findings(workload, config),
-        *_value_findings(hits, workload),
-        *_group_findings(groups, workload, config),
+        *_name_findings(columns, config),
+        *_value_findings(hits, columns),
+        *_group_findings(groups, context, config),
     ]
     table = {"values": [asdict(hit) for hit in hits], "proxies": [asdict(group) for group in groups]}
     context.attach("privacy.json", canonical_json({"rows": len(frame), **table}))
@@ -191,10 +191,10 @@ def _plain(name: str) -> str:
     return "".join(name_tokens(name)) or name
 
 
-def _name_findings(workload: Workload, config: Config) -> Iterator[Finding]:
-    roles = {_plain(name): ("protected", name) for name in workload.data.sensitive}
-    roles |= {_plain(name): ("identifying", name) for name in workload.data.identifiers}
-    for feature in workload.model.features:
+def _name_findings(columns: Columns, config: Config) -> Iterator[Finding]:
+    roles = {_plain(name): ("protected", name) for name in columns.sensitive}
+    roles |= {_plain(name): ("identifying", name) for name in columns.identifiers}
+    for feature in columns.features:
         shown = _printable(feature)
         if words := [word for word in config.prohibited_names if says(feature, word)]:
             yield _finding(
@@ -256,9 +256,9 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _value_findings(hits: Sequence[_Hit], workload: Workload) -> Iterator[Finding]:
-    features = {_printable(name) for name in workload.model.features}
-    declared = {_printable(name) for name in workload.data.identifiers}
+def _value_findings(hits: Sequence[_Hit], columns: Columns) -> Iterator[Finding]:
+    features = {_printable(name) for name in columns.features}
+    declared = {_printable(name) for name in columns.identifiers}
     for hit in hits:
         if hit.column in declared:
             continue  # known to identify, and kept out of the features
@@ -418,15 +418,15 @@ _TEXTS = 20
 """Texts of a column that get a coefficient of their own."""
 
 
-def _group_findings(groups: Sequence[_Group], workload: Workload, config: Config) -> Iterator[Finding]:
-    if not workload.data.sensitive and workload.risk.protected_class_data:
+def _group_findings(groups: Sequence[_Group], context: GateContext, config: Config) -> Iterator[Finding]:
+    if not context.columns.sensitive and context.protected_class_data:
         yield _finding(
             "attributes_undeclared",
             Verdict.ERROR,
             "the workload says that its data holds protected attributes, but names none",
             "name the columns and their values under data.sensitive in the workload file",
         )
-    for attribute in map(_printable, workload.data.sensitive):
+    for attribute in map(_printable, context.columns.sensitive):
         yield from _size_findings(attribute, [g for g in groups if g.attribute == attribute], config)
     for group in groups:
         for name in sorted(group.features, key=lambda name: (-group.features[name], name)):

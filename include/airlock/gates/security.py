@@ -91,7 +91,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
             fix="run the gate again; an artifact without files must be logged again",
         )
     context.attach("scan.json", canonical_json(raw))
-    findings = _mismatches(scan.files, context.manifest.candidate)
+    findings = _mismatches(scan.files, context.candidate())
     findings += [finding for file in scan.files for finding in _judge_file(file, config)]
     findings += _judge_whole(scan.files, config)
     return GateResult(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airlock.adapters.evidence import hash_file
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json, storable
+from airlock.core.columns import Columns
 from airlock.core.errors import (
     AirlockError,
     ConflictError,
@@ -143,15 +144,13 @@ def _stands(deployment: Deployment, key: str, digest: str) -> bool:
     return first is not None and first.data["evidence"] == digest
 
 
-def read_frame(reference: DataRef) -> pd.DataFrame:
-    """Read a data file after verifying that it is the one the manifest names.
+def verified_path(reference: DataRef) -> Path:
+    """Where a data file is, after verifying that it is the one the manifest names.
 
     Raises:
         NotFoundError: the file is gone.
         IntegrityError: its content changed since the manifest was frozen.
     """
-    import pandas as pd
-
     path = Path(reference.path)
     if not path.is_file():
         raise NotFoundError(
@@ -163,7 +162,19 @@ def read_frame(reference: DataRef) -> pd.DataFrame:
             where=str(path),
             fix="submit a new release for the new data",
         )
-    return pd.read_parquet(path)
+    return path
+
+
+def read_frame(reference: DataRef) -> pd.DataFrame:
+    """Read a data file after verifying that it is the one the manifest names.
+
+    Raises:
+        NotFoundError: the file is gone.
+        IntegrityError: its content changed since the manifest was frozen.
+    """
+    import pandas as pd
+
+    return pd.read_parquet(verified_path(reference))
 
 
 def materialise(deployment: Deployment, artifact: ArtifactRef, target: Path) -> Path:
@@ -214,6 +225,13 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
         yield GateContext(
             workload=case.workload,
             manifest=manifest,
+            columns=Columns.of(case.workload),
+            title=case.workload.title,
+            protected_class_data=case.workload.risk.protected_class_data,
+            has_champion=manifest.champion is not None,
+            candidate=lambda: manifest.candidate,
+            current_path=cache(lambda: verified_path(manifest.evaluation)),
+            reference_path=cache(lambda: verified_path(manifest.training)),
             evaluation=cache(lambda: read_frame(manifest.evaluation)),
             training=cache(lambda: read_frame(manifest.training)),
             scores=cache(lambda: _read_scores(deployment, case)),
