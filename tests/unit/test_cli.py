@@ -712,3 +712,11 @@ def test_the_installed_command_is_this_one() -> None:
     assert path is not None
     done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"{__version__}\n"
+
+
+def test_a_command_imports_nothing_it_does_not_use() -> None:
+    code = (
+        "import sys; from airlock.cli import app; import typer.main; typer.main.get_command(app); "
+        "print([n for n in ('sqlalchemy', 'httpx', 'jinja2', 'pandas', 'mlflow') if n in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import typer
 
 from airlock import __version__
-from airlock.cli import audit, demo, evidence, local, release, sequencer, workload
-from airlock.cli.output import fail
-from airlock.core.errors import AirlockError
+from airlock.cli.lazy import LazyGroup
+
+
+class _Commands(LazyGroup):
+    """Every command and where it is; none is imported before it is used."""
+
+    PLACES: ClassVar[Mapping[str, str]] = {
+        "up": "airlock.cli.local:up",
+        "down": "airlock.cli.local:down",
+        "status": "airlock.cli.local:status",
+        "sequencer": "airlock.cli.sequencer:sequencer",
+        "demo": "airlock.cli.demo:demo",
+        "submit": "airlock.cli.release:submit",
+        "approve": "airlock.cli.release:approve",
+        "reject": "airlock.cli.release:reject",
+        "release": "airlock.cli.release:app",
+        "workload": "airlock.cli.workload:app",
+        "audit": "airlock.cli.audit:app",
+        "evidence": "airlock.cli.evidence:app",
+    }
+
 
 app = typer.Typer(
     name="airlock",
+    cls=_Commands,
     help="Release governance for machine-learning models, on Apache Airflow.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 allowed, 1 error, 2 usage, 3 denied, 4 waiting for a person.",
 )
-app.command()(local.up)
-app.command()(local.down)
-app.command()(local.status)
-app.command()(sequencer.sequencer)
-app.command()(demo.demo)
-app.command()(release.submit)
-app.command()(release.approve)
-app.command()(release.reject)
-app.add_typer(release.app, name="release")
-app.add_typer(workload.app, name="workload")
-app.add_typer(audit.app, name="audit")
-app.add_typer(evidence.app, name="evidence")
+
+
+@app.callback()
+def _group() -> None:
+    """Make it a group of commands, however many stand in this file."""
 
 
 @app.command()
@@ -44,7 +58,13 @@ def main() -> None:
     """Run the command; a known error is printed in words, without a traceback."""
     try:
         app()
-    except AirlockError as error:
+    except Exception as error:
+        # Imported here, because a command that succeeds may need neither.
+        from airlock.cli.output import fail
+        from airlock.core.errors import AirlockError
+
+        if not isinstance(error, AirlockError):
+            raise
         fail(error, as_json=_wants_json(sys.argv))
 
 
