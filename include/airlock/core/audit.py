@@ -41,6 +41,14 @@ class Kind(StrEnum):
     HOLD_PLACED = "hold.placed"
     HOLD_LIFTED = "hold.lifted"
     PERSONAL_ERASED = "personal.erased"
+    WAIVER_REQUESTED = "waiver.requested"
+    WAIVER_GRANTED = "waiver.granted"
+    WAIVER_REJECTED = "waiver.rejected"
+    WAIVER_REVOKED = "waiver.revoked"
+    WAIVER_EXPIRING = "waiver.expiring"
+    WAIVER_ENDED = "waiver.ended"
+    RELEASE_REOPENED = "release.reopened"
+    REQUEST_REFUSED = "request.refused"
     CONFLICT = "conflict"
 
     @property
@@ -79,6 +87,10 @@ _CRITICAL = frozenset(
         Kind.HOLD_PLACED,
         Kind.HOLD_LIFTED,
         Kind.PERSONAL_ERASED,
+        Kind.WAIVER_REQUESTED,
+        Kind.WAIVER_GRANTED,
+        Kind.WAIVER_REJECTED,
+        Kind.WAIVER_REVOKED,
     }
 )
 
@@ -92,6 +104,10 @@ _PERSONAL = {
     Kind.RELEASE_SUBMITTED: ("context",),
     Kind.APPROVAL_RECORDED: ("comment",),
     Kind.CHAMPION_ADOPTED: ("reason",),
+    Kind.WAIVER_REQUESTED: ("reason",),
+    Kind.WAIVER_GRANTED: ("comment",),
+    Kind.WAIVER_REJECTED: ("comment",),
+    Kind.WAIVER_REVOKED: ("reason",),
 }
 
 

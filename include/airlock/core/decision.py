@@ -17,6 +17,7 @@ from airlock.core.evidence import SCORE, Evidence, Verdict
 from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Rule, Seat, Tier, Track
+from airlock.core.waiver import NEVER, Waiver, covering, waive_gate
 from airlock.core.workload import Workload
 
 Level = TypeVar("Level", Tier, Track)
@@ -34,20 +35,32 @@ class Outcome(StrEnum):
 
 
 class Reason(Value):
-    """Why: a rule or a gate, in words, with what would make it lighter or right."""
+    """Why: a rule or a gate, in words, with what would make it lighter or right.
+
+    Attributes:
+        waived_by: ids of the waivers that let a denying reason stand without denying.
+        error: the rule could not be evaluated; that is never waived.
+    """
 
     rule: str
     effect: str
     message: str
     fix: str = ""
     fired: bool = True
+    waived_by: list[str] = []
+    error: bool = False
+
+    @property
+    def denies(self) -> bool:
+        """Whether it denies the release."""
+        return self.fired and self.effect == "deny" and not self.waived_by
 
 
 class Decision(Value):
     """What was decided about a release, and everything it rests on.
 
     ``track`` is ``None`` when gates gave no answer and what they would have measured could still make it
-    heavier; such a release is denied.
+    heavier; such a release is denied. ``waivers`` maps the id of each waiver it rests on to its digest.
     """
 
     release_id: str
@@ -60,18 +73,19 @@ class Decision(Value):
     evidence: dict[str, str]
     policy_version: str
     policy_digest: str
+    waivers: dict[str, str] = {}
 
     @property
     def evidence_digest(self) -> str:
-        """One digest over all evidence, which approvals bind to."""
-        return digest_of(self.evidence)
+        """One digest over all evidence and the waivers beside it, which approvals bind to."""
+        return digest_of({**self.evidence, **{f"waiver:{key}": value for key, value in self.waivers.items()}})
 
     @property
     def sentence(self) -> str:
         """The one sentence why."""
         fired = [reason for reason in self.reasons if reason.fired]
         if self.outcome is Outcome.DENY:
-            return next(reason.message for reason in fired if reason.effect == "deny")
+            return next(reason.message for reason in fired if reason.denies)
         heaviest = [reason for reason in fired if reason.effect == f"track {self.track}"]
         if heaviest:
             return heaviest[0].message
@@ -129,12 +143,15 @@ def _rule_reason(rule: Rule, facts: Mapping[str, Any], evaluate: Evaluate) -> Re
             effect="deny",
             message=f"rule {rule.id} could not be evaluated: {error}",
             fix="see which gate did not measure the missing fact, and fix that first",
+            error=True,
         )
     return Reason(rule=rule.id, effect=label, message=text, fix=rule.lighter if fired else "", fired=fired)
 
 
-def _gate_reasons(policy: Policy, evidence: Mapping[str, Evidence]) -> list[Reason]:
-    """Structural rules no policy can switch off: each gate must have answered, and with yes."""
+def _gate_reasons(
+    policy: Policy, evidence: Mapping[str, Evidence], waivers: Sequence[Waiver]
+) -> list[Reason]:
+    """Structural rules no policy can switch off: each gate must have answered, and with yes or a waiver."""
     reasons = []
     for gate in required_gates(policy):
         record = evidence.get(gate)
@@ -148,6 +165,7 @@ def _gate_reasons(policy: Policy, evidence: Mapping[str, Evidence]) -> list[Reas
                     effect="deny",
                     message=record.result.summary,
                     fix=fixes[0] if fixes else "",
+                    waived_by=[waiver.waiver_id for waiver in waive_gate(record, waivers)],
                 )
             )
     missing = [gate for gate in required_gates(policy) if gate not in evidence]
@@ -172,8 +190,12 @@ def decide(
     policy: Policy,
     evidence: Mapping[str, Evidence],
     evaluate: Evaluate,
+    waivers: Sequence[Waiver] = (),
 ) -> Decision:
     """Judge a release.
+
+    ``waivers`` are those in force for it. The decision names the ones it rests on; given these alone, or
+    together with others that are not needed, it is the same.
 
     Laws: adding a failing gate never makes the outcome lighter; no evidence at all is ``DENY``;
     the result does not depend on the order of ``evidence``; evidence counts only for its own gate and
@@ -184,8 +206,9 @@ def decide(
         for name, record in evidence.items()
         if record.gate == name and record.manifest_digest == manifest.digest
     }
+    waivers = usable(waivers, manifest, policy)
     facts = build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence)
-    reasons = _gate_reasons(policy, evidence)
+    reasons = _gate_reasons(policy, evidence, waivers)
     measured = all(
         gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
     )
@@ -195,15 +218,20 @@ def decide(
     facts["risk"] = {"tier": str(tier)}
     track_reasons = _evaluate_phase(policy.rules, "track", facts, evaluate)
     if measured:
-        track: Track | None = _heaviest(track_reasons, Track)
-        reasons += track_reasons + _evaluate_phase(policy.rules, "deny", facts, evaluate)
+        denials = [
+            _waive(reason, waivers) for reason in _evaluate_phase(policy.rules, "deny", facts, evaluate)
+        ]
+        resting = _waiver_reasons(policy, reasons + denials, waivers)
+        track: Track | None = _heaviest([*track_reasons, *resting], Track)
+        reasons += [*track_reasons, *denials, *resting]
     else:
         # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
         known = [reason for reason in track_reasons if reason.effect != "deny"]
         track = Track.RED if _heaviest(known, Track) is Track.RED else None
         reasons += [reason for reason in known if reason.fired]
 
-    denied = any(reason.fired and reason.effect == "deny" for reason in reasons)
+    denied = any(reason.denies for reason in reasons)
+    used = {waiver_id for reason in reasons for waiver_id in reason.waived_by}
     seats = [] if denied or track is None else policy.approval.seats[track]
     outcome = Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW
     return Decision(
@@ -217,7 +245,50 @@ def decide(
         evidence={name: evidence[name].digest for name in sorted(evidence)},
         policy_version=policy.version,
         policy_digest=policy.digest,
+        waivers={waiver.waiver_id: waiver.digest for waiver in waivers if waiver.waiver_id in used},
     )
+
+
+def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> list[Waiver]:
+    """The waivers a release may rest on under its policy, by id."""
+    rules = policy.waivers
+    if rules is None:
+        return []
+    candidate = {
+        "workload": manifest.workload,
+        "version": manifest.candidate.version,
+        "submitter": manifest.submitter,
+    }
+    found = {
+        waiver.waiver_id: waiver
+        for waiver in waivers
+        if waiver.is_for(**candidate) and rules.role_for(waiver.rule) == waiver.role
+    }
+    return [found[waiver_id] for waiver_id in sorted(found)]
+
+
+def _waive(reason: Reason, waivers: Sequence[Waiver]) -> Reason:
+    """A rule that denies, waived if somebody allowed it. A rule in error stays."""
+    if not reason.denies or reason.error or reason.rule in NEVER:
+        return reason
+    waiver = covering(waivers, reason.rule)
+    return reason if waiver is None else reason.model_copy(update={"waived_by": [waiver.waiver_id]})
+
+
+def _waiver_reasons(policy: Policy, reasons: Sequence[Reason], waivers: Sequence[Waiver]) -> list[Reason]:
+    """A release that rests on a waiver never passes without a person: the policy says on which track."""
+    used = {waiver_id: reason for reason in reasons for waiver_id in reason.waived_by}
+    return [
+        Reason(
+            rule=f"waiver:{waiver.waiver_id}",
+            effect=f"track {'yellow' if policy.waivers is None else policy.waivers.track}",
+            message=f"it rests on waiver {waiver.waiver_id} of {waiver.granted_by} ({waiver.role}): "
+            f"{waiver.rule} may fail for versions {waiver.versions}",
+            fix=used[waiver.waiver_id].fix or "mend what is waived",
+        )
+        for waiver in waivers
+        if waiver.waiver_id in used
+    ]
 
 
 def _evaluate_phase(

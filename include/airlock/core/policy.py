@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from airlock.core.base import Value
+from airlock.core.waiver import WaiverRules
 from airlock.core.workload import Name
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
@@ -125,6 +126,9 @@ class Policy(Value):
     rules: Annotated[list[Rule], Field(min_length=1)]
     approval: ApprovalRules
     sandbox: SandboxRules
+    waivers: Annotated[
+        WaiverRules | None, Field(description="what may be waived, by whom, how long; without it nothing")
+    ] = None
 
     @model_validator(mode="after")
     def _unique_rules(self) -> Self:

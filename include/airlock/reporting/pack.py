@@ -251,6 +251,8 @@ def _interval(metric: Metric) -> str:
 
 
 def _effect(reason: Reason) -> str:
+    if reason.waived_by:
+        return f"waived by {', '.join(reason.waived_by)}"
     return "denies" if reason.effect == "deny" else reason.effect
 
 

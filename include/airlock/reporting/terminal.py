@@ -69,9 +69,11 @@ def reason_table(decision: Decision) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for reason in sorted(decision.reasons, key=lambda reason: not reason.fired):
-        denies = reason.fired and reason.effect == "deny"
+        denies = reason.denies
         style = "red" if denies else "yellow" if reason.fired else "dim"
         text = Text(clean(reason.message), style=style)
+        if reason.waived_by:
+            text.append(f"\n  waived by {', '.join(reason.waived_by)}", style="default")
         if reason.fired and reason.fix:
             text.append(f"\n→ {clean(reason.fix)}", style="default")
         table.add_row(Text("▸" if reason.fired else "·", style=style), reason.rule, text)

@@ -59,7 +59,7 @@ def _approvers(release: Release) -> str:
 def fixes(decision: Decision | None) -> list[str]:
     """How to fix what was denied, without repetitions."""
     reasons = [] if decision is None else decision.reasons
-    found = [reason.fix for reason in reasons if reason.fired and reason.effect == "deny" and reason.fix]
+    found = [reason.fix for reason in reasons if reason.denies and reason.fix]
     return list(dict.fromkeys(found))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airlock.core.decision import Decision
+from airlock.core.decision import Decision, Reason
 from airlock.core.evidence import Evidence, Verdict
 from airlock.services.approve import SeatRequest
 from airlock.services.deployment import Deployment
@@ -56,9 +56,15 @@ def _gate_table(evidence: dict[str, Evidence]) -> str:
 
 def _reason_list(decision: Decision) -> str:
     fired = [
-        f"- **{reason.rule}**: {markdown(reason.message)}" for reason in decision.reasons if reason.fired
+        f"- **{reason.rule}**: {markdown(reason.message)}{_waived(reason)}"
+        for reason in decision.reasons
+        if reason.fired
     ]
     return "Rules that fired:\n\n" + "\n".join(fired or ["- none"])
+
+
+def _waived(reason: Reason) -> str:
+    return f" (**waived** by {', '.join(reason.waived_by)})" if reason.waived_by else ""
 
 
 def _hours(seconds: float) -> str:
