@@ -30,6 +30,7 @@ from airlock.core.decision import Decision
 from airlock.core.errors import NotFoundError, SandboxError, UnavailableError
 from airlock.core.evidence import SCORE, Finding, GateResult, Verdict
 from airlock.core.manifest import release_id_for
+from airlock.core.policy import Policy
 from airlock.core.release import Release
 from airlock.ports import ModelVersion, SandboxRequest, SandboxResult
 from airlock.services.approve import answer
@@ -47,7 +48,7 @@ HOUR_US = 3_600_000_000
 CHANGES = {"green": 0.01, "yellow": 0.1, "red": 0.3}
 """Relative change of performance that puts a release of the small policy on each track."""
 
-_SHIPPED = Path(__file__).parents[2] / "config/policies/1.0.0/policy.yaml"
+_SHIPPED = Path(__file__).parents[2] / "config"
 
 PEOPLE: dict[str, Any] = {
     "people": [
@@ -108,21 +109,33 @@ def _rule(rule_id: str, when: str, effect: dict[str, str], because: str) -> dict
     return {
         "id": rule_id,
         "title": rule_id,
-        "owner": "governance",
+        "owner": "governance-analyst",
+        "severity": "medium",
         "why": "a test",
+        "fix": f"avoid {rule_id}",
         "when": when,
         "effect": effect,
         "because": because,
         "otherwise": f"not: {because}",
-        "lighter": f"avoid {rule_id}",
+        "expires": "never",
     }
+
+
+@cache
+def shipped_policy() -> Policy:
+    """The policy Airlock ships with."""
+    return ConfigFolder(_SHIPPED).policy("1.0.0")
 
 
 @cache
 def shipped_gates() -> dict[str, Any]:
     """The gates of the shipped policy with their configuration."""
-    gates: dict[str, Any] = yaml.safe_load(_SHIPPED.read_text(encoding="utf-8"))["gates"]
-    return gates
+    return shipped_policy().gates
+
+
+def limit_data(value: float) -> dict[str, Any]:
+    """A limit as YAML data."""
+    return {"value": value, "unit": "share", "owner": "risk-officer", "why": "a test"}
 
 
 def policy_data(gates: Sequence[str] = ("documentation", "performance"), **changes: Any) -> dict[str, Any]:
@@ -130,7 +143,11 @@ def policy_data(gates: Sequence[str] = ("documentation", "performance"), **chang
     return {
         "version": "1.0.0",
         "description": "A policy for tests.",
-        "limits": {"green_change": 0.05, "red_change": 0.15},
+        "limits": {"green_change": limit_data(0.05), "red_change": limit_data(0.15)},
+        "roles": {
+            role: {"title": role, "answers_for": "a test"}
+            for role in ("ml-platform-engineer", "governance-analyst", "risk-officer")
+        },
         "gates": {gate: shipped_gates()[gate] for gate in gates},
         "rules": [
             _rule("tier-regulated", "workload.regulated", {"tier": "high"}, "it is regulated"),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from airlock.core.canonical import parse_json, sha256_hex
 from airlock.core.evidence import Finding, GateResult, Metric
 from airlock.gates import load_gate
 from airlock.gates.base import GateContext
-
-POLICY = Path(__file__).parents[2] / "config/policies/1.0.0/policy.yaml"
+from tests.support.deployments import shipped_gates
 
 
 def configuration(name: str, **changes: Any) -> Any:
     """The gate's section of the shipped policy, with changes."""
-    shipped = yaml.safe_load(POLICY.read_text(encoding="utf-8"))["gates"][name]
-    return load_gate(name).Config(**{**shipped, **changes})
+    return load_gate(name).Config(**{**shipped_gates()[name], **changes})
 
 
 def judge(name: str, context: GateContext, **changes: Any) -> tuple[GateResult, dict[str, bytes]]:

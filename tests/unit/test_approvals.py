@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airlock.core.approvals import Answer, Quorum, QuorumState, objection, tally
-from airlock.core.decision import Decision, Outcome
+from airlock.core.decision import AskedSeat, Decision, Outcome
 from airlock.core.people import People, Person
-from airlock.core.policy import Seat, Tier, Track
+from airlock.core.policy import Tier, Track
 
 PEOPLE = People(
     people=[
@@ -32,7 +32,7 @@ def make_decision(*roles: str, outcome: Outcome = Outcome.PENDING, **changes: An
         "track": Track.RED,
         "tier": Tier.HIGH,
         "reasons": [],
-        "seats": [Seat(role=role, reason="a test") for role in roles],
+        "seats": [AskedSeat(role=role, reason="a test") for role in roles],
         "manifest_digest": "m",
         "evidence": {"bias": "e"},
         "policy_version": "1.0.0",

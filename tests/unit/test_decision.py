@@ -20,7 +20,19 @@ from airlock.core.decision import (
 from airlock.core.errors import ConfigurationError, InvalidInputError
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, worst
 from airlock.core.manifest import Manifest
-from airlock.core.policy import ApprovalRules, Effect, Policy, Rule, SandboxRules, Seat, Tier, Track
+from airlock.core.policy import (
+    ApprovalRules,
+    Effect,
+    Limit,
+    Policy,
+    Role,
+    Rule,
+    SandboxRules,
+    Seat,
+    Severity,
+    Tier,
+    Track,
+)
 from tests.support.gates import make_manifest, make_workload
 
 WEIGHT = {Outcome.ALLOW: 0, Outcome.PENDING: 1, Outcome.DENY: 2}
@@ -40,10 +52,20 @@ def evaluate(condition: str, facts: Mapping[str, Any]) -> bool:
 
 
 def make_rule(name: str, when: str, effect: Effect, **changes: Any) -> Rule:
-    texts = {"because": f"{name} fired", "otherwise": f"{name} did not fire", "lighter": f"undo {name}"}
-    return Rule(
-        id=name, title=name, owner="risk", why="a test", when=when, effect=effect, **{**texts, **changes}
-    )
+    values: dict[str, Any] = {
+        "id": name,
+        "title": name,
+        "owner": "risk",
+        "severity": Severity.MEDIUM,
+        "why": "a test",
+        "when": when,
+        "effect": effect,
+        "because": f"{name} fired",
+        "otherwise": f"{name} did not fire",
+        "fix": f"undo {name}",
+        "expires": "never",
+    }
+    return Rule(**{**values, **changes})
 
 
 SEATS = {
@@ -57,7 +79,8 @@ def make_policy(*rules: Rule, gates: list[str] | None = None, **changes: Any) ->
     values: dict[str, Any] = {
         "version": "1.0.0",
         "description": "for tests",
-        "limits": {"change": 0.05},
+        "limits": {"change": Limit(value=0.05, unit="share", owner="risk", why="a test")},
+        "roles": {name: Role(title=name, answers_for="a test") for name in ("risk", "engineer", "analyst")},
         "gates": {name: {} for name in (GATES if gates is None else gates)},
         "rules": list(rules) or [make_rule("never", "false", Effect(track=Track.RED))],
         "approval": ApprovalRules(seats=SEATS, expires_hours=1, minimum_comment=1),

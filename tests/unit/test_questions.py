@@ -588,8 +588,8 @@ def test_a_policy_version_that_was_edited_under_way_is_flagged(world: World) -> 
     assert not use.was_edited
     other = questions.policy_use(world.deployment, "1.1.0")
     assert [judged.release_id for judged in other.releases] == [second]
-    limits = "green_change: 0.05"
-    edit(world.config / "policies" / "1.1.0" / "policy.yaml", limits, "green_change: 0.06")
+    limit = "green_change:\n    value: 0.05"
+    edit(world.config / "policies" / "1.1.0" / "policy.yaml", limit, limit.replace("0.05", "0.06"))
     tick(world)
     third = world.judged("3", run="run-3")
     edited = questions.policy_use(world.deployment, "1.1.0")

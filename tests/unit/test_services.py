@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airlock.core.approvals import Answer, QuorumState, tally
 from airlock.core.audit import Kind
-from airlock.core.decision import Decision, Outcome
+from airlock.core.decision import AskedSeat, Decision, Outcome
 from airlock.core.errors import (
     AirlockError,
     ConfigurationError,
@@ -30,7 +30,7 @@ from airlock.core.errors import (
 from airlock.core.evidence import GateResult, Verdict
 from airlock.core.manifest import Manifest
 from airlock.core.people import People
-from airlock.core.policy import Seat, Tier, Track
+from airlock.core.policy import Tier, Track
 from airlock.core.release import State
 from airlock.core.task import TaskRef
 from airlock.gates.base import Stage
@@ -818,7 +818,7 @@ def spoil_workload(world: World, release_id: str) -> None:
 
 
 def spoil_policy(world: World, release_id: str) -> None:
-    edit(world.policy_file, "red_change: 0.15", "red_change: 0.9")
+    edit(world.policy_file, "value: 0.15", "value: 0.9")
 
 
 def spoil_champion(world: World, release_id: str) -> None:
@@ -1477,7 +1477,7 @@ def pending(roles: list[str]) -> Decision:
         track=Track.RED,
         tier=Tier.LOW,
         reasons=[],
-        seats=[Seat(role=role, reason="x") for role in roles],
+        seats=[AskedSeat(role=role, reason="x") for role in roles],
         manifest_digest="a" * 64,
         evidence={},
         policy_version="1.0.0",

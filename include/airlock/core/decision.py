@@ -56,6 +56,12 @@ class Reason(Value):
         return self.fired and self.effect == "deny" and not self.waived_by
 
 
+class AskedSeat(Seat):
+    """A seat of a release, with the rules that asked for it."""
+
+    rules: list[str] = []
+
+
 class Decision(Value):
     """What was decided about a release, and everything it rests on.
 
@@ -68,7 +74,7 @@ class Decision(Value):
     track: Track | None
     tier: Tier
     reasons: list[Reason]
-    seats: list[Seat]
+    seats: list[AskedSeat]
     manifest_digest: str
     evidence: dict[str, str]
     policy_version: str
@@ -132,8 +138,7 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
 
 
 def _rule_reason(rule: Rule, facts: Mapping[str, Any], evaluate: Evaluate) -> Reason:
-    effect = rule.effect
-    label = "deny" if effect.deny else f"tier {effect.tier}" if effect.tier else f"track {effect.track}"
+    label = rule.effect.label
     try:
         fired = evaluate(rule.when, facts)
         text = render(rule.because if fired else rule.otherwise, facts)
@@ -145,7 +150,7 @@ def _rule_reason(rule: Rule, facts: Mapping[str, Any], evaluate: Evaluate) -> Re
             fix="see which gate did not measure the missing fact, and fix that first",
             error=True,
         )
-    return Reason(rule=rule.id, effect=label, message=text, fix=rule.lighter if fired else "", fired=fired)
+    return Reason(rule=rule.id, effect=label, message=text, fix=rule.fix if fired else "", fired=fired)
 
 
 def _gate_reasons(
@@ -224,6 +229,8 @@ def decide(
         resting = _waiver_reasons(policy, reasons + denials, waivers)
         track: Track | None = _heaviest([*track_reasons, *resting], Track)
         reasons += [*track_reasons, *denials, *resting]
+        for phase in ("warn", "seats"):
+            reasons += _evaluate_phase(policy.rules, phase, facts, evaluate)
     else:
         # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
         known = [reason for reason in track_reasons if reason.effect != "deny"]
@@ -232,7 +239,7 @@ def decide(
 
     denied = any(reason.denies for reason in reasons)
     used = {waiver_id for reason in reasons for waiver_id in reason.waived_by}
-    seats = [] if denied or track is None else policy.approval.seats[track]
+    seats = [] if denied or track is None else _seats(policy, track, reasons)
     outcome = Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW
     return Decision(
         release_id=manifest.release_id,
@@ -295,6 +302,29 @@ def _evaluate_phase(
     rules: Sequence[Rule], phase: str, facts: Mapping[str, Any], evaluate: Evaluate
 ) -> list[Reason]:
     return [_rule_reason(rule, facts, evaluate) for rule in rules if rule.effect.phase == phase]
+
+
+def _seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[AskedSeat]:
+    """Who must approve: the seats of the track, and those that rules ask for in addition.
+
+    A rule that asks for a role which is asked already adds nobody: the role answers once, unless one
+    source alone asks for it several times.
+    """
+    fired = {reason.rule: reason.effect for reason in reasons if reason.fired}
+    for_track = [rule for rule, effect in fired.items() if effect == f"track {track}"]
+    seats = [AskedSeat(**seat.to_data(), rules=for_track) for seat in policy.approval.seats[track]]
+    for rule in policy.rules:
+        if fired.get(rule.id) != "seats":
+            continue
+        left = list(range(len(seats)))
+        for seat in rule.effect.seats or []:
+            same = next((index for index in left if seats[index].role == seat.role), None)
+            if same is None:
+                seats.append(AskedSeat(**seat.to_data(), rules=[rule.id]))
+            else:
+                left.remove(same)
+                seats[same] = seats[same].model_copy(update={"rules": [*seats[same].rules, rule.id]})
+    return seats
 
 
 def _heaviest(reasons: Sequence[Reason], levels: type[Level]) -> Level:

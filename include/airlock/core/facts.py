@@ -139,7 +139,7 @@ def build_facts(
         "candidate": candidate,
         "change": _change(manifest, evidence),
         "gates": {name: str(record.verdict) for name, record in evidence.items()},
-        "limits": dict(policy.limits),
+        "limits": policy.limit_values,
     }
     if manifest.champion is not None:
         facts["champion"] = {"version": manifest.champion.version, **models.get("champion", {})}

@@ -6,8 +6,11 @@ a gate; gates do that with the configuration that stands here, so every limit ha
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
+from datetime import date
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -35,46 +38,53 @@ class Tier(StrEnum):
     HIGH = "high"
 
 
-class Effect(Value):
-    """What a rule does when its condition holds: exactly one of the three."""
+class Severity(StrEnum):
+    """How much it matters that a rule fired, for people who read a list of findings."""
 
-    tier: Tier | None = None
-    track: Track | None = None
-    deny: Literal[True] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.tier, self.track, self.deny)) != 1:
-            raise ValueError("an effect names exactly one of tier, track, deny")
-        return self
-
-    @property
-    def phase(self) -> Literal["tier", "track", "deny"]:
-        """Rules run in phases, because track rules may ask for the tier."""
-        if self.tier is not None:
-            return "tier"
-        return "track" if self.track is not None else "deny"
+    INFO = "info"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
 
 
-class Rule(Value):
-    """One rule, with everything a person needs to agree or to object.
+class Limit(Value):
+    """A number that rules may use as ``limits.name``, with the role that answers for it.
 
     Attributes:
-        when: CEL expression over the facts; must be true or false, anything else is an ERROR.
-        because: sentence for a release it fires on; ``{change.relative|percent}`` inserts a fact.
-        otherwise: sentence for a release it does not fire on, shown as a reason for a lighter track.
-        lighter: what would have to change for the rule not to fire.
+        unit: what it counts; ``share`` is shown in percent, ``1`` is a plain number.
+        owner: role whose approval a change of the value needs (requirement P-3).
     """
 
-    id: Name
-    title: Annotated[str, Field(min_length=1)]
-    owner: Annotated[str, Field(min_length=1)]
+    value: Annotated[float, Field(description="the number itself")]
+    unit: Annotated[str, Field(min_length=1, max_length=30, description="share, USD, rows, days, 1 …")]
+    owner: Annotated[Name, Field(description="role whose approval a change needs")]
     why: Annotated[str, Field(min_length=1)]
-    when: Annotated[str, Field(min_length=1)]
-    effect: Effect
-    because: Annotated[str, Field(min_length=1)]
-    otherwise: Annotated[str, Field(min_length=1)]
-    lighter: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_who_answers(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError(  # noqa: TRY004  # pydantic reports a ValueError with its place, not a TypeError
+                f"a bare number says neither its unit nor who may change it; "
+                f"write {{value: {value}, unit: share, owner: <role>, why: <sentence>}}"
+            )
+        return value
+
+    @property
+    def text(self) -> str:
+        """The number for people, with its unit."""
+        if self.unit == "share":
+            return f"{100 * self.value:.10g} %"
+        return f"{self.value:,.10g}" + ("" if self.unit == "1" else f" {self.unit}")
+
+
+class Role(Value):
+    """A role that answers for rules, limits, gates or seats; people hold roles in ``people.yaml``."""
+
+    title: Annotated[str, Field(min_length=1)]
+    answers_for: Annotated[str, Field(min_length=1)]
+    gates: Annotated[list[Key], Field(description="gates this role owns")] = []
 
 
 class Seat(Value):
@@ -82,6 +92,77 @@ class Seat(Value):
 
     role: Name
     reason: Annotated[str, Field(min_length=1)]
+
+
+Phase = Literal["tier", "track", "deny", "warn", "seats"]
+
+
+class Effect(Value):
+    """What a rule does when its condition holds: exactly one of these."""
+
+    tier: Tier | None = None
+    track: Track | None = None
+    deny: Literal[True] | None = None
+    warn: Annotated[Literal[True] | None, Field(description="shown to everybody, changes nothing")] = None
+    seats: Annotated[list[Seat] | None, Field(min_length=1, description="people asked in addition")] = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in self.__dict__.values()) != 1:
+            raise ValueError("an effect names exactly one of tier, track, deny, warn, seats")
+        return self
+
+    @property
+    def phase(self) -> Phase:
+        """Rules run in phases, because track rules may ask for the tier."""
+        return next(name for name in get_args(Phase) if getattr(self, name) is not None)
+
+    @property
+    def label(self) -> str:
+        """The effect in a word or two: ``track red``, ``deny``, ``seats``."""
+        level = self.tier or self.track
+        return self.phase if level is None else f"{self.phase} {level}"
+
+
+class RuleTests(Value):
+    """Cases a rule must fire on and cases it must stay silent on.
+
+    Each is a patch of the bundle's base case: a fact's dotted name and its value; ``null`` takes the fact
+    away.
+    """
+
+    fires: list[dict[str, Any]] = []
+    silent: list[dict[str, Any]] = []
+
+
+class Rule(Value):
+    """One rule, with everything a person needs to agree or to object.
+
+    Attributes:
+        owner: role that answers for it and may grant a waiver from it.
+        severity: how much it matters that it fires.
+        why: why it matters.
+        fix: how to fix it: what would have to change for the rule not to fire.
+        when: CEL expression over the facts; must be true or false, anything else is an ERROR.
+        because: sentence for a release it fires on;
+            ``{candidate.performance.relative_change|percent}`` inserts a fact.
+        otherwise: sentence for a release it does not fire on, shown as a reason for a lighter track.
+        expires: last day it holds, or ``never``. An expired rule is an ERROR, because nobody answers for
+            it any more.
+    """
+
+    id: Name
+    title: Annotated[str, Field(min_length=1)]
+    owner: Name
+    severity: Severity
+    why: Annotated[str, Field(min_length=1)]
+    fix: Annotated[str, Field(min_length=1)]
+    when: Annotated[str, Field(min_length=1)]
+    effect: Effect
+    because: Annotated[str, Field(min_length=1)]
+    otherwise: Annotated[str, Field(min_length=1)]
+    expires: date | Literal["never"]
+    tests: RuleTests = RuleTests()
 
 
 class ApprovalRules(Value):
@@ -116,12 +197,19 @@ class SandboxRules(Value):
 class Policy(Value):
     """One published version of the policy; immutable once a release was judged by it (P-2, P-3).
 
-    ``gates`` maps a gate's name to its configuration, which the gate's own ``Config`` checks.
+    Its digest covers everything in the bundle's folder that can change a decision: rules, limits, gates,
+    seats, tests and the text of every Rego file.
+
+    Attributes:
+        gates: a gate's name and its configuration, which the gate's own ``Config`` checks.
+        base_case: facts of an ordinary release, which the tests of rules change.
+        rego: name of each ``*.rego`` file in the bundle and its text; cannot be written in YAML.
     """
 
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     description: Annotated[str, Field(min_length=1)]
-    limits: Annotated[dict[Key, float], Field(min_length=1)]
+    limits: Annotated[dict[Key, Limit], Field(min_length=1)]
+    roles: Annotated[dict[Name, Role], Field(min_length=1)]
     gates: Annotated[dict[Key, dict[str, Any]], Field(min_length=1)]
     rules: Annotated[list[Rule], Field(min_length=1)]
     approval: ApprovalRules
@@ -129,6 +217,17 @@ class Policy(Value):
     waivers: Annotated[
         WaiverRules | None, Field(description="what may be waived, by whom, how long; without it nothing")
     ] = None
+    base_case: dict[str, Any] = {}
+    rego: dict[str, str] = {}
+
+    @property
+    def limit_values(self) -> dict[str, float]:
+        """The limits as facts."""
+        return {name: limit.value for name, limit in self.limits.items()}
+
+    def owner_of_gate(self, gate: str) -> str | None:
+        """The role that owns a gate, or ``None``."""
+        return next((name for name, role in self.roles.items() if gate in role.gates), None)
 
     @model_validator(mode="after")
     def _unique_rules(self) -> Self:
@@ -136,3 +235,28 @@ class Policy(Value):
         if twice := {rule_id for rule_id in ids if ids.count(rule_id) > 1}:
             raise ValueError(f"rules: ids must be unique; twice: {sorted(twice)}")
         return self
+
+    @model_validator(mode="after")
+    def _roles_exist(self) -> Self:
+        for place, role in self._named_roles():
+            if role not in self.roles:
+                near = difflib.get_close_matches(role, self.roles, n=1)
+                guess = (
+                    f"; did you mean {near[0]!r}?" if near else f"; roles: {', '.join(sorted(self.roles))}"
+                )
+                raise ValueError(f"{place}: there is no role {role!r}{guess}")
+        owned = [gate for role in self.roles.values() for gate in role.gates]
+        if twice := {gate for gate in owned if owned.count(gate) > 1}:
+            raise ValueError(f"roles: a gate has one owner; several own {sorted(twice)}")
+        return self
+
+    def _named_roles(self) -> Iterator[tuple[str, str]]:
+        yield from ((f"limits.{name}.owner", limit.owner) for name, limit in self.limits.items())
+        for number, rule in enumerate(self.rules):
+            yield f"rules.{number}.owner", rule.owner
+            for index, seat in enumerate(rule.effect.seats or []):
+                yield f"rules.{number}.effect.seats.{index}.role", seat.role
+        for track, seats in self.approval.seats.items():
+            yield from ((f"approval.seats.{track}.{i}.role", seat.role) for i, seat in enumerate(seats))
+        if self.waivers is not None:
+            yield from ((f"waivers.waivable.{scope}", role) for scope, role in self.waivers.waivable.items())

@@ -172,14 +172,15 @@ def checked_policy(deployment: Deployment, version: str) -> Policy:
     Raises:
         ConfigurationError: naming file, line, gate and field.
     """
-    policy = deployment.config.policy(version)
+    files = deployment.config.policy_files(version)
+    policy = files.policy()
     for gate, values in policy.gates.items():
         if gate not in gate_names():
             near = difflib.get_close_matches(gate, gate_names(), n=1)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise ConfigurationError(
                 f"gates.{gate}: there is no such gate",
-                where=deployment.config.place_in_policy(version, "gates", gate),
+                where=files.place(["gates", gate]),
                 fix=f"{guess}gates: {', '.join(gate_names())}",
             )
         try:
@@ -189,7 +190,7 @@ def checked_policy(deployment: Deployment, version: str) -> Policy:
             location = ("gates", gate, *problem["loc"])
             raise ConfigurationError(
                 f"{'.'.join(map(str, location))}: {str(problem['msg']).removeprefix('Value error, ')}",
-                where=deployment.config.place_in_policy(version, *location),
+                where=files.place(location),
                 fix=f"the fields are {', '.join(load_gate(gate).Config.model_fields)}",
             ) from error
     return policy
