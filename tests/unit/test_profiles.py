@@ -1,0 +1,298 @@
+"""Distances and sources, against SciPy, NumPy and each other. Evidently is asked in the contract tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import chi2_contingency, ks_2samp, wasserstein_distance
+
+from airlock.core.errors import InvalidInputError, NotFoundError
+from airlock.profiles import distances
+from airlock.profiles.compare import Comparison, compare
+from airlock.profiles.source import FrameSource, Numbers, ParquetSource, open_source
+
+FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
+FEW = st.integers(-3, 3).map(float)
+SAMPLES = st.one_of(
+    hnp.arrays(np.float64, st.integers(1, 400), elements=FINITE),
+    hnp.arrays(np.float64, st.integers(1, 400), elements=FEW),
+    hnp.arrays(np.float64, st.integers(1, 3000), elements=FINITE, fill=FEW),
+)
+
+
+def measured(reference: Any, current: Any, **options: Any) -> Comparison:
+    """Compare two lists of values."""
+    before, now = (FrameSource(pd.DataFrame({"x": values})) for values in (reference, current))
+    return compare(before, now, ["x"], **options)[0]
+
+
+@pytest.mark.requirement("G-4")
+@given(SAMPLES, SAMPLES)
+def test_ks_and_wasserstein_are_scipys(reference: Any, current: Any) -> None:
+    before, now = np.sort(reference), np.sort(current)
+    ks, distance = distances.kolmogorov_smirnov(before, now), distances.wasserstein(before, now)
+    assert ks == pytest.approx(ks_2samp(before, now, method="asymp").statistic, abs=1e-12)
+    assert distance == pytest.approx(wasserstein_distance(before, now), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.requirement("G-4")
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.5, 20.0])
+@pytest.mark.parametrize(
+    "rows", [(50_000, 50_000), (50_000, 49_999), (1, 50_000), (50_000, 3), (20_000, 60_000)]
+)
+def test_many_rows_take_the_coarse_search_first_and_are_exact(shift: float, rows: tuple[int, int]) -> None:
+    rng = np.random.default_rng(5)
+    before, now = np.sort(rng.normal(0, 1, rows[0])), np.sort(rng.normal(shift, 1, rows[1]))
+    ks = distances.kolmogorov_smirnov(before, now)
+    assert ks == pytest.approx(ks_2samp(before, now, method="asymp").statistic, abs=1e-12)
+    assert distances.wasserstein(before, now) == pytest.approx(wasserstein_distance(before, now), abs=1e-10)
+
+
+@given(SAMPLES)
+def test_a_sample_is_no_distance_from_itself(values: Any) -> None:
+    ordered = np.sort(values)
+    assert distances.kolmogorov_smirnov(ordered, ordered) == 0
+    assert distances.wasserstein(ordered, ordered) == 0
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 300), elements=FINITE), st.integers(2, 300))
+def test_bins_are_numpys(values: Any, n: int) -> None:
+    values = np.resize(values, max(n, len(values)))
+    try:
+        expected = np.histogram_bin_edges(values, bins="sturges")
+    except ValueError:
+        return  # too narrow a range for NumPy is too narrow for us
+    edges = distances.sturges_edges(values.min(), values.max(), len(values), whole=False)
+    assert edges.tolist() == expected.tolist()
+    assert (
+        distances.counts_between(np.sort(values), edges).tolist() == np.histogram(values, edges)[0].tolist()
+    )
+
+
+@given(hnp.arrays(np.int64, st.integers(2, 300), elements=st.integers(-40, 40)))
+def test_bins_of_whole_numbers_are_numpys(values: Any) -> None:
+    edges = distances.sturges_edges(values.min(), values.max(), len(values), whole=True)
+    assert edges.tolist() == np.histogram_bin_edges(values, bins="sturges").tolist()
+
+
+COUNTS = hnp.arrays(np.int64, 6, elements=st.integers(5, 10_000))
+
+
+@given(COUNTS, COUNTS)
+def test_chi_square_is_scipys_where_no_bin_is_rare(reference: Any, current: Any) -> None:
+    statistic, freedom, p = distances.chi_square(reference, current)
+    table = np.stack([reference, current])
+    expected = chi2_contingency(table, correction=False)
+    if expected.expected_freq.min() >= 5:
+        assert (statistic, freedom) == (pytest.approx(expected.statistic, abs=1e-9), 5)
+        assert p == pytest.approx(expected.pvalue, abs=1e-12)
+    else:
+        assert freedom < 5
+        assert 0 <= p <= 1
+
+
+def test_without_two_bins_there_is_nothing_to_test() -> None:
+    assert distances.chi_square(np.array([7, 0]), np.array([9, 0])) == (0.0, 0, 1.0)
+    assert distances.chi_square(np.array([1, 1, 1]), np.array([1, 1, 0])) == (0.0, 0, 1.0)
+
+
+@pytest.mark.requirement("G-4")
+def test_psi_by_hand() -> None:
+    result = measured(["a"] * 50 + ["b"] * 50, ["a"] * 80 + ["b"] * 20)
+    assert result.psi == pytest.approx((0.5 - 0.8) * math.log(0.5 / 0.8) + (0.5 - 0.2) * math.log(0.5 / 0.2))
+    assert result.psi == result.psi_deciles
+    assert result.ks is None
+
+
+@given(SAMPLES, SAMPLES)
+def test_a_copy_of_all_rows_changes_no_effect_that_is_judged(reference: Any, current: Any) -> None:
+    once = measured(reference, current)
+    twice = measured(np.repeat(reference, 2), np.repeat(current, 2))
+    for name in ("psi_deciles", "ks", "wasserstein"):
+        assert getattr(twice, name) == pytest.approx(getattr(once, name), rel=1e-9, abs=1e-9)
+
+
+@given(st.permutations(range(12)))
+def test_the_order_of_rows_changes_nothing(order: list[int]) -> None:
+    values: list[Any] = ["a", "b", None, "ü", "a", "", "b", "a", "c", "c", "d", "e"]
+    other = values[:6] * 2
+    assert measured(values, other) == measured([values[i] for i in order], other)
+
+
+def test_names_and_order_of_columns_change_nothing() -> None:
+    rng = np.random.default_rng(1)
+    before, now = ({name: rng.normal(0, 1, 100) for name in "ab"} for _ in range(2))
+    hostile = {"a": 'x"; DROP TABLE t; --', "b": "größe '\n"}
+    plain = compare(FrameSource(pd.DataFrame(before)), FrameSource(pd.DataFrame(now)), ["a", "b"])
+    frames = [pd.DataFrame({hostile[k]: values[k] for k in "ba"}) for values in (before, now)]
+    other = compare(FrameSource(frames[0]), FrameSource(frames[1]), [hostile["a"], hostile["b"]])
+    assert [vars(one) | {"column": "", "table": None} for one in plain] == [
+        vars(one) | {"column": "", "table": None} for one in other
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "missing", "infinite"),
+    [
+        ([1.0, math.nan, 2.0], 1, 0),
+        ([1.0, math.inf, -math.inf], 0, 2),
+        ([None, None], 2, 0),
+        ([-0.0, 0.0], 0, 0),
+        ([1, 2, 3], 0, 0),
+        ([], 0, 0),
+        ([7.0], 0, 0),
+    ],
+)
+def test_what_is_no_number_is_counted(values: list[Any], missing: int, infinite: int) -> None:
+    source = FrameSource(pd.DataFrame({"x": pd.Series(values, dtype="float64")}))
+    numbers = source.numbers("x")
+    assert (numbers.rows, numbers.missing, numbers.infinite) == (len(values), missing, infinite)
+    assert len(numbers.values) == len(values) - missing - infinite
+    assert bool(np.all(np.diff(numbers.values) >= 0))
+
+
+def test_negative_zero_is_zero() -> None:
+    assert measured([0.0] * 30, [-0.0] * 30).psi == 0
+    assert measured([0.0, 1.0] * 30, [-0.0, 1.0] * 30).ks == 0
+
+
+def test_times_with_and_without_zone_are_compared_as_times() -> None:
+    utc = pd.Series(pd.date_range("2026-01-01", periods=50, freq="h", tz="UTC"))
+    berlin = utc.dt.tz_convert("Europe/Berlin")
+    assert measured(utc, berlin).ks == 0
+    assert measured([dt.date(2026, 1, 1)] * 9, [dt.date(2026, 1, 2)] * 9).ks == 1
+
+
+def test_a_column_of_mixed_types_is_text() -> None:
+    result = measured([1, "a", None, 2.0], [1.0, "a", "2", None])
+    assert result.psi == 0
+    assert result.missing == (0.25, 0.25)
+
+
+def test_a_column_that_turned_into_text_is_compared_as_text() -> None:
+    assert measured([1, 2] * 20, ["1", "2"] * 20).psi == 0
+    assert measured([1.5, 2.0] * 20, ["1.5", "2"] * 20).psi == 0
+
+
+@pytest.mark.parametrize("empty", [[], [None, None], [math.nan]])
+def test_nothing_to_compare_gives_no_number(empty: list[Any]) -> None:
+    column = pd.Series(empty, dtype="float64")
+    result = measured(column, [1.0, 2.0])
+    assert (result.psi, result.ks, result.bins) == (None, None, "none")
+    assert measured([1.0, 2.0], column).psi is None
+
+
+def test_a_constant_has_a_distance_too() -> None:
+    assert measured([5.0] * 40, [5.0] * 40).psi == 0
+    apart = measured([5.0] * 40, [6.0] * 40)
+    assert (apart.ks, apart.wasserstein) == (1, 1000)  # Evidently divides by at least 0.001
+    assert measured(np.arange(40.0), [5.0] * 40).psi is not None
+
+
+def test_huge_ranges_and_narrow_ones_are_counted_by_value() -> None:
+    wide = np.linspace(-1.7e308, 1.7e308, 30)
+    assert measured(wide, wide).bins == "values"
+    narrow = 1e15 + np.arange(30) * 0.125
+    assert measured(narrow, narrow).psi == 0
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_categories_are_counted() -> None:
+    names = [f"größe {i}" for i in range(100_000)]
+    result = measured(names, names[::-1])
+    assert (result.psi, result.n) == (0, (100_000, 100_000))
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    columns = {
+        "f": rng.normal(0, 1, 1000),
+        "gap": np.where(rng.random(1000) < 0.1, np.nan, 1.0),
+        "i": rng.integers(0, 90, 1000),
+        "t": rng.choice(["a", "b", "ü", ""], 1000),
+        "b": rng.random(1000) < 0.5,
+        "d": pd.date_range("2026-01-01", periods=1000, freq="min"),
+        'q"; drop': np.arange(1000.0),
+    }
+    return pd.DataFrame(columns)
+
+
+def test_parquet_csv_and_frames_are_the_same_source(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["t"] = frame["t"].replace("", "c")  # CSV has no word for an empty text
+    frame.to_parquet(tmp_path / "x.parquet", row_group_size=300)
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    for name in ("x.parquet", "x.csv"):
+        with open_source(tmp_path / name) as source:
+            assert source.rows() == 1000
+            assert list(source.columns()) == list(frame.columns)
+            for one in compare(FrameSource(frame), source, list(frame.columns)):
+                assert one.psi == 0, one
+                assert one.ks in (0, None)
+                assert one.rows == (1000, 1000)
+
+
+def test_a_folder_is_one_source(frame: pd.DataFrame, tmp_path: Path) -> None:
+    for part in range(4):
+        frame.iloc[part * 250 : part * 250 + 250].to_parquet(tmp_path / f"{part}.parquet")
+    source = ParquetSource(tmp_path)
+    assert source.rows() == 1000
+    assert all(one.psi == 0 for one in compare(FrameSource(frame), source, list(frame.columns)))
+    drawn = source.sample(["i", "f"], 100, seed=1)
+    assert drawn.shape == (100, 2)
+    pd.testing.assert_frame_equal(
+        drawn, FrameSource(frame).sample(["i", "f"], 100, seed=1), check_dtype=False
+    )
+    frame.drop(columns="i").to_parquet(tmp_path / "9.parquet")
+    with pytest.raises(InvalidInputError, match="differ from those of the first file"):
+        ParquetSource(tmp_path).columns()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("x.parquet", b"", InvalidInputError),
+        ("x.parquet", b"PAR1 no", InvalidInputError),
+        ("x.csv", b"", InvalidInputError),
+        ("x.csv", b'a,b\n1,2\n"3', InvalidInputError),
+        ("x.xlsx", b"", InvalidInputError),
+        ("absent.csv", None, NotFoundError),
+        ("absent.parquet", None, NotFoundError),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_so(
+    name: str, content: bytes | None, error: type[Exception], tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    def read() -> None:
+        with open_source(tmp_path / name) as source:
+            source.columns()
+
+    with pytest.raises(error):
+        read()
+
+
+def test_a_missing_column_and_one_that_is_there_twice_are_errors(frame: pd.DataFrame) -> None:
+    with pytest.raises(NotFoundError, match="no column 'nope'"):
+        compare(FrameSource(frame), FrameSource(frame), ["nope"])
+    twice = pd.concat([frame[["f"]], frame[["f"]]], axis=1)
+    with pytest.raises(InvalidInputError, match="there twice"):
+        FrameSource(twice).columns()
+
+
+def test_a_csv_reaches_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "a'b.csv").write_text("x\n1\n2\n")
+    with open_source(tmp_path / "a'b.csv") as source:
+        assert isinstance(source.numbers("x"), Numbers)
+        assert list(source.numbers("x").values) == [1, 2]
