@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.base import Value
+from airlock.core.policy import IsolationLevel
 
 
 class Clock(Protocol):
@@ -167,12 +168,24 @@ class SandboxRequest(Value):
     memory_mb: int
     output_mb: int
     require_network_isolation: bool
+    require_level: IsolationLevel = "process"
 
 
 class SandboxResult(Value):
-    """What came out: files in the output folder, captured text, and which isolation there was."""
+    """What came out: files in the output folder, captured text, and which isolation there was.
+
+    Attributes:
+        isolation: what was in force, in words.
+        level: the highest level of isolation all of which was in force.
+        attempts: what the job wanted and was not given, in words; empty for an honest job.
+        seconds: how long the process ran.
+        stdout: what it printed, its middle left out when it is long.
+        stderr: the same for errors.
+    """
 
     isolation: list[str]
+    level: IsolationLevel = "none"
+    attempts: list[str] = []
     seconds: float
     stdout: str
     stderr: str

@@ -25,6 +25,7 @@ import pytest
 
 from airlock.adapters.sandbox import LAYERS, ProcessSandbox
 from airlock.adapters.sandbox.command import view
+from airlock.adapters.sandbox.inside.confine import level_of
 from airlock.core.errors import AirlockError, InvalidInputError, SandboxError, UnavailableError
 from airlock.ports import SandboxRequest, SandboxResult
 
@@ -544,3 +545,204 @@ def test_view_shows_python_even_inside_a_hidden_folder() -> None:
         ("show", "/usr/app/venv"),
     ]
     assert view(["/usr"], ["/usr"]) == [("show", "/usr")]
+
+
+# What it got, and what was tried
+
+
+@ALL
+def test_the_level_sums_up_what_is_in_force(attack: Attack, layers: Sequence[str]) -> None:
+    result, _ = attack("", layers=layers)
+    if not layers:
+        assert result.level == "process"
+    if claims(result, "own process table") and claims(result, "no new processes"):
+        assert result.level in ("namespace", "full")
+    if layers == ("landlock", "seccomp") and claims(result, "other files out of reach"):
+        assert result.level == "filter"
+    if layers == ("seccomp",):
+        assert result.level == "process"
+
+
+@pytest.mark.parametrize(
+    ("claims", "level"),
+    [
+        ([], "none"),
+        (["own process", "no environment"], "none"),
+        (["own process", "no environment", "resource limits except memory"], "process"),
+        (["no network (x)", "no new processes (x)", "other files out of reach (landlock)"], "filter"),
+        (["no network (bwrap)", "own process table (bwrap)", "other files out of reach (bwrap)"], "process"),
+        (["no network", "own process table", "other files out of reach (landlock)", "no new processes"],
+         "filter"),
+        (["no network (x)", "own process table (x)", "other files out of reach (x)", "no new processes"],
+         "namespace"),
+        (["no network (x)", "own process table (x)", "other files out of reach (x)", "no new processes",
+          "own user"], "full"),
+        (["no network (x)", "own process table (x)", "other files out of reach (x)", "no new processes",
+          "not root"], "full"),
+    ],
+)  # fmt: skip
+def test_a_level_holds_everything_of_those_before_it(claims: list[str], level: str) -> None:
+    always = ["own process", "no environment", "resource limits"] if len(claims) > 2 else []
+    assert level_of([*always, *claims]) == level
+
+
+def test_refuses_to_run_below_the_level_that_is_demanded(attack: Attack) -> None:
+    error = attack.refused(
+        "Path(job['marker']).write_text('ran')",
+        layers=("seccomp",),
+        require_level="namespace",
+        job={"marker": str(attack.folder / "marker")},
+    )
+    assert "asks for a sandbox of level namespace, and only level process" in error.what
+    assert "sandbox.require_level" in error.fix
+    assert not (attack.folder / "marker").exists()
+
+
+def test_runs_at_the_level_that_is_demanded(attack: Attack) -> None:
+    got, _ = attack("")
+    result, loot = attack("loot['ran'] = True", require_level=got.level)
+    assert (result.level, loot) == (got.level, {"ran": True})
+
+
+@ALL
+def test_is_not_root_where_it_says_so(attack: Attack, layers: Sequence[str]) -> None:
+    result, loot = attack(
+        """
+        loot["ids"] = [os.getuid(), os.geteuid(), os.getgid(), *os.getgroups()]
+        attempt("back", lambda: os.setuid(0))
+        attempt("device", lambda: os.mknod("scratch/disk", 0o60600, os.makedev(254, 0)))
+        """,
+        layers=layers,
+    )
+    if claims(result, "own user", "not root"):
+        assert 0 not in loot["ids"]
+        assert was_refused(loot["back"])
+        assert was_refused(loot["device"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("import socket; socket.create_connection(('192.0.2.7', 443), 1)", ["use the network", "192.0.2.7"]),
+        (
+            "import socket; socket.getaddrinfo('evil.example', 80)",
+            ["use the network", "look up evil.example"],
+        ),
+        ("os.fork()", ["start a process", "fork"]),
+        ("os.system('curl evil.example')", ["start a process", "start curl evil.example"]),
+        (
+            "import subprocess; subprocess.run(['/bin/sh', '-c', 'id'])",
+            ["start a process", "start /bin/sh -c id"],
+        ),
+        ("import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)", ["reach another process (ptrace)"]),
+        ("os.kill(1 if os.getpid() != 1 else 2, 9)", ["reach another process (kill)"]),
+        ("import ctypes; ctypes.CDLL(None).unshare(0x10000000)", ["change the system (unshare)"]),
+        ("Path('/etc/cron.d/evil').write_text('x')", ["write /etc/cron.d/evil"]),
+        ("Path(job['secret']).read_text()", ["reach ", "state/secret"]),
+        ("Path('/proc/1234567/environ').read_bytes()", ["read /proc/1234567/environ"]),
+    ],
+    ids=[
+        "connect",
+        "look-up",
+        "fork",
+        "shell",
+        "program",
+        "ptrace",
+        "kill",
+        "unshare",
+        "write",
+        "secret",
+        "proc",
+    ],
+)
+def test_what_was_tried_and_refused_is_recorded(attack: Attack, body: str, words: list[str]) -> None:
+    """Whether the code swallows the refusal or dies of it."""
+    state = attack.folder / "state"
+    state.mkdir()
+    (state / "secret").write_text("hunter2")
+    about: dict[str, Any] = {"hidden": [state], "job": {"secret": str(state / "secret")}}
+    swallowed = f"""
+        def act():
+            {body}
+        attempt("it", act)
+        """
+    result, _ = attack(swallowed, **about)
+    recorded = " | ".join(result.attempts)
+    seen = [word for word in words if word.startswith(("use ", "start a", "reach ", "change "))]
+    if not claims(result, "refused calls are recorded"):
+        words = [word for word in words if word not in seen]
+    assert all(word in recorded for word in words), recorded
+    error = attack.refused(f"{body}\nraise SystemExit('it was refused')", **about)
+    assert isinstance(error, SandboxError)
+    assert list(error.attempts) == result.attempts
+    assert result.attempts[0] in error.what
+
+
+def test_an_honest_job_has_nothing_recorded(attack: Attack) -> None:
+    result, _ = attack(
+        """
+        import numpy, pandas, pyarrow, sklearn.ensemble, threading, tempfile, uuid, multiprocessing
+        Path("output/x").write_text("x"); Path(tempfile.mkdtemp(), "y").write_text("y")
+        threading.Thread(target=print).start()
+        uuid.uuid4(); multiprocessing.cpu_count()
+        """,
+        memory_mb=4096,
+    )
+    assert result.attempts == []
+
+
+def test_a_job_that_does_nothing_but_try_is_stopped(attack: Attack) -> None:
+    body = """
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                pass
+        """
+    if claims(attack("")[0], "refused calls are recorded"):
+        error = attack.refused(body)
+        assert "did nothing but ask" in error.what
+        assert "start a process" in error.what
+
+
+def test_a_job_cannot_answer_its_own_calls(attack: Attack) -> None:
+    """The handle of the filter allows whatever it is told to: it must not be in the job."""
+    _, loot = attack(
+        """
+        links = [f"/proc/self/fd/{number}" for number in range(256)]
+        loot["open"] = [os.readlink(link) for link in links if os.path.islink(link)]
+        """
+    )
+    assert loot["open"]
+    assert not [name for name in loot["open"] if "seccomp" in name or "socket" in name]
+
+
+def test_small_disks_of_its_own_cannot_be_filled_without_end(attack: Attack) -> None:
+    """Files below the limit of one file, in every folder that is writable: memory is what they would take."""
+    result, loot = attack(
+        """
+        def fill(folder):
+            written = 0
+            try:
+                for number in range(200):
+                    written += Path(folder, f"fill{number}").write_bytes(bytes(1 << 20))
+            except OSError:
+                pass
+            return written >> 20
+        for folder in ("/tmp", "/dev/shm", "/dev", "/", "/run", "/var/tmp"):
+            attempt(folder, lambda: fill(folder))
+        """,
+        output_mb=64,
+    )
+    if claims(result, "other files out of reach"):
+        assert all(was_refused(value) or value <= 16 for value in loot.values()), loot
+
+
+def test_a_job_cannot_open_files_without_end(attack: Attack) -> None:
+    _, loot = attack("attempt('files', lambda: len([open('job.json') for _ in range(100_000)]))")
+    assert was_refused(loot["files"])
+
+
+def test_cpu_time_ends_a_job_that_spins(attack: Attack) -> None:
+    error = attack.refused("while True: pass", seconds=1)
+    assert "ran longer than 1 s" in error.what

@@ -64,7 +64,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         job={"kind": "scan", "artifact": "model"}, inputs={"model": str(artifact)}, **LIMITS
     )
     output = folder / "output"
-    ProcessSandbox().run(request, output)
+    ran = ProcessSandbox().run(request, output)
+    assert ran.attempts == []
     assert not marker.exists()
     report = json.loads((output / "scan.json").read_text())
     assert [file["path"] for file in report["files"]] == sorted(file["path"] for file in report["files"])
@@ -225,7 +226,8 @@ def test_scores_in_the_sandbox_as_outside(job: Job, tmp_path: Path) -> None:
     candidate = job.add("candidate", fit(HistGradientBoostingClassifier(max_iter=20)), threshold=0.6)
     champion = job.add("champion", fit())
     inputs = {name: str(job.inputs / name) for name in ("candidate", "champion", "evaluation", "background")}
-    ProcessSandbox().run(SandboxRequest(job=job.job, inputs=inputs, **LIMITS), job.output)
+    ran = ProcessSandbox().run(SandboxRequest(job=job.job, inputs=inputs, **LIMITS), job.output)
+    assert ran.attempts == []  # an honest model asks for nothing that is refused
     scores, report = job.table("scores.parquet"), json.loads((job.output / "report.json").read_text())
     expected = candidate.predict_proba(job.data[FEATURES])[:, 1]
     np.testing.assert_allclose(scores["candidate_score"], expected, rtol=0, atol=1e-12)

@@ -25,9 +25,10 @@ from airlock.core.errors import (
     InvalidInputError,
     NotFoundError,
     RefusedError,
+    SandboxError,
     UnavailableError,
 )
-from airlock.core.evidence import GateResult, Verdict
+from airlock.core.evidence import Evidence, GateResult, Verdict
 from airlock.core.manifest import Manifest
 from airlock.core.people import People
 from airlock.core.policy import Tier, Track
@@ -38,10 +39,10 @@ from airlock.services.adopt import adopt
 from airlock.services.announce import announce, outcome_sentence, seal
 from airlock.services.approve import seat_request, standing
 from airlock.services.decide import decide
-from airlock.services.evaluate import evaluate, keep_evidence
+from airlock.services.evaluate import error_result, evaluate, keep_evidence
 from airlock.services.promote import promote
 from airlock.services.releases import find_release, list_releases, open_case, read_evidence, state_of
-from airlock.services.score import quarantine_if_unsafe
+from airlock.services.score import quarantine_if_unsafe, refused_attempts
 from airlock.services.submit import freeze
 from airlock.services.tasks import reconcile, record_outcome, record_start
 from tests.support.deployments import (
@@ -1293,11 +1294,33 @@ def test_an_unsafe_model_is_quarantined_once_and_said_so(copy: Callable[[str, Bu
         for _ in range(2):
             assert quarantine_if_unsafe(world.deployment, evidence)
         assert len(world.events(Kind.VERSION_QUARANTINED)) == 1
+        (review,) = world.events(Kind.SECURITY_REVIEW_OPENED)
+        assert review.data["role"] == "security"
+        assert review.data["evidence"] == evidence.digest
         assert world.registry.version(case.manifest.workload, "2").tags["airlock.state"] == "quarantined"
         assert state(world, release_id) is State.QUARANTINED
         for record in _evidence(world, release_id):
             if record.gate != "security":
                 assert not quarantine_if_unsafe(world.deployment, record)
+
+
+@pytest.mark.requirement("R-5", "G-8")
+def test_a_model_that_tried_to_get_out_is_quarantined(world: World) -> None:
+    release_id = world.judged()
+    case = open_case(world.deployment, release_id)
+    error = SandboxError("the job was stopped; it tried to fork", attempts=["start a process (clone)"])
+    result = error_result("score", error)
+    assert result.verdict is Verdict.ERROR
+    evidence = Evidence(
+        release_id=release_id, manifest_digest=case.manifest.digest, gate="score", config={}, result=result
+    )
+    for _ in range(2):
+        assert quarantine_if_unsafe(world.deployment, evidence)
+    assert len(world.events(Kind.VERSION_QUARANTINED)) == 1
+    assert len(world.events(Kind.SECURITY_REVIEW_OPENED)) == 1
+    finding = refused_attempts(["start a process (clone)"])
+    assert finding.verdict is Verdict.FAILED
+    assert "start a process" in finding.message
 
 
 def _evidence(world: World, release_id: str) -> list[Any]:

@@ -77,9 +77,12 @@ class ScoreOperator(AirlockOperator):
 
     def run(self, recorder: Recorder, context: Context) -> str:
         """Return the evidence digest."""
-        from airlock.services.score import score
+        from airlock.services.score import quarantine_if_unsafe, score
 
-        return _evidence_or_red(self, score(recorder.deployment, recorder.release_id))
+        evidence = score(recorder.deployment, recorder.release_id)
+        if quarantine_if_unsafe(recorder.deployment, evidence):
+            self.log.warning("The version is quarantined.")
+        return _evidence_or_red(self, evidence)
 
 
 def _evidence_or_red(operator: AirlockOperator, evidence: Evidence) -> str:

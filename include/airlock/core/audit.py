@@ -26,6 +26,7 @@ class Kind(StrEnum):
     PROMOTION_FINISHED = "promotion.finished"
     PROMOTION_REFUSED = "promotion.refused"
     VERSION_QUARANTINED = "version.quarantined"
+    SECURITY_REVIEW_OPENED = "security.review_opened"
     CHAMPION_ADOPTED = "champion.adopted"
     RELEASE_ANNOUNCED = "release.announced"
     RELEASE_SEALED = "release.sealed"

@@ -16,6 +16,8 @@ to act on it: ``str(error)`` is the text shown in the terminal, the task log and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class AirlockError(Exception):
     """What happened, where, and how to fix it.
@@ -77,7 +79,25 @@ class UnavailableError(AirlockError):
 
 
 class SandboxError(AirlockError):
-    """Untrusted code misbehaved, or no sandbox could be had."""
+    """Untrusted code misbehaved, or no sandbox could be had.
+
+    Args:
+        what: as for every error.
+        where: as for every error.
+        fix: as for every error.
+        attempts: what the code wanted and was not given, in words.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", attempts: Sequence[str] = ()) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.attempts = tuple(attempts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_sandbox, (self.what, self.where, self.fix, self.attempts))
+
+
+def _rebuild_sandbox(what: str, where: str, fix: str, attempts: tuple[str, ...]) -> SandboxError:
+    return SandboxError(what, where=where, fix=fix, attempts=attempts)
 
 
 class RefusedError(AirlockError):

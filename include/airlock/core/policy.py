@@ -183,6 +183,15 @@ class ApprovalRules(Value):
         return self
 
 
+IsolationLevel = Literal["none", "process", "filter", "namespace", "full"]
+"""How far a sandbox isolates a job, from the weakest; each level holds everything of those before it.
+
+``process``: a process of its own with an empty environment and limits. ``filter``: no network, no new
+processes and no files of others, by the kernel's filters. ``namespace``: the same by namespaces as well, in
+which the job sees neither processes nor files nor network devices of the machine. ``full``: and not as root.
+"""
+
+
 class SandboxRules(Value):
     """Limits of the process in which untrusted models run."""
 
@@ -190,6 +199,9 @@ class SandboxRules(Value):
     memory_mb: Annotated[int, Field(gt=0)]
     output_mb: Annotated[int, Field(gt=0)]
     require_network_isolation: bool
+    require_level: Annotated[
+        IsolationLevel, Field(description="level of isolation below which nothing is scanned or scored")
+    ] = "process"
     shap_rows: Annotated[int, Field(gt=0)]
     background_rows: Annotated[int, Field(gt=0)]
 

@@ -77,6 +77,8 @@ class _File(Value):
 class _Scan(Value):
     files: Annotated[list[_File], Field(min_length=1)]
     versions: dict[str, str] = {}
+    isolation: str = "none"
+    attempts: list[str] = []
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -21,6 +21,7 @@ from airlock.core.errors import (
     IntegrityError,
     NotFoundError,
     RefusedError,
+    SandboxError,
     UnavailableError,
 )
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
@@ -86,7 +87,9 @@ def error_result(gate: str, error: Exception) -> GateResult:
     fix, _, trace = fix.partition("\n")
     summary = f"{gate} could not be judged: {what.splitlines()[0]}"
     finding = Finding(id=f"{gate}-error", verdict=Verdict.ERROR, message=f"{gate}: {what}"[:8000], fix=fix)
-    details = {"trace": trace[:8000]} if trace else {}
+    details: dict[str, Any] = {"trace": trace[:8000]} if trace else {}
+    if isinstance(error, SandboxError) and error.attempts:
+        details["attempts"] = [storable(attempt) for attempt in error.attempts]
     return GateResult(verdict=Verdict.ERROR, summary=summary, findings=[finding], details=details)
 
 
@@ -199,6 +202,7 @@ def sandbox_request(case: Case, job: dict[str, Any], inputs: dict[str, str]) -> 
         memory_mb=rules.memory_mb,
         output_mb=rules.output_mb,
         require_network_isolation=rules.require_network_isolation,
+        require_level=rules.require_level,
     )
 
 
@@ -218,9 +222,10 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             request = sandbox_request(
                 case, {"kind": "scan", "artifact": "artifact"}, {"artifact": str(artifact())}
             )
-            deployment.sandbox.run(request, output)
+            ran = deployment.sandbox.run(request, output)
             report: dict[str, Any] = parse_json((output / "scan.json").read_bytes())
-            return report
+            # The words of the sandbox itself come last: a scanner that was taken over cannot write them.
+            return {**report, "isolation": ran.level, "attempts": ran.attempts}
 
         yield GateContext(
             workload=case.workload,

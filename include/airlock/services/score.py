@@ -10,7 +10,7 @@ from typing import Any
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
 from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
-from airlock.core.evidence import SCORE, Evidence, GateResult, Verdict
+from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
 from airlock.gates import load_gate
 from airlock.gates.base import Stage
@@ -28,6 +28,9 @@ from airlock.services.submit import read_mlmodel
 
 SEED = 20260101
 """Seed of background samples; part of the evidence, so that a re-run gives the same values."""
+
+SECURITY_ROLE = "security"
+"""Role that looks at what was quarantined."""
 
 _FILES = ("scores.parquet", "shap.parquet", "champion_shap.parquet", "report.json")
 
@@ -102,9 +105,13 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
         files = {
             file: deployment.evidence.put_file(output / file) for file in _FILES if (output / file).is_file()
         }
+    findings = [refused_attempts(ran.attempts)] if ran.attempts else []
     return GateResult(
-        verdict=Verdict.PASSED,
-        summary=f"{rows} rows scored in the sandbox: {isolation_text(ran.isolation)}.",
+        verdict=passed_or_worst(findings),
+        summary=findings[0].message
+        if findings
+        else f"{rows} rows scored in the sandbox: {isolation_text(ran.isolation)}.",
+        findings=findings,
         files=files,
         details={
             "models": report["models"],
@@ -113,8 +120,21 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
             "shap": report["shap"],
             "timings": report["timings"],
             "isolation": ran.isolation,
+            "isolation_level": ran.level,
+            "attempts": ran.attempts,
             "versions": report.get("versions", {}),
         },
+    )
+
+
+def refused_attempts(attempts: list[str]) -> Finding:
+    """A model that asked for what no model needs: whatever it scores, it is not trusted."""
+    return Finding(
+        id="sandbox-attempt",
+        verdict=Verdict.FAILED,
+        message=f"A model was refused what no model needs: it tried to {', '.join(attempts)}"[:2000],
+        fix="find out which code in the artifact or its libraries does this; the version is quarantined "
+        "until security has looked at it",
     )
 
 
@@ -204,18 +224,27 @@ def model_change(models: dict[str, Any]) -> dict[str, Any]:
 
 
 def quarantine_if_unsafe(deployment: Deployment, evidence: Evidence) -> bool:
-    """Quarantine the version when the security gate refuses it (requirement R-5). Safe to repeat."""
-    if evidence.gate != "security" or evidence.verdict is not Verdict.FAILED:
+    """Quarantine a version that is not safe to load, and open a security review (R-5, G-8). Safe to repeat.
+
+    Not safe is what the security gate refuses, and what asked the sandbox for something no model needs.
+    """
+    refused = evidence.gate == "security" and evidence.verdict is Verdict.FAILED
+    if not refused and not (evidence.gate == SCORE and evidence.result.details.get("attempts")):
         return False
     case = open_case(deployment, evidence.release_id)
     model, version = case.workload.model.registered_model, case.release.version
     deployment.registry.quarantine(model, version, evidence.result.summary)
+    about = {"release_id": evidence.release_id, "workload": case.workload.name, "version": version}
+    reason = {"model": model, "reason": evidence.result.summary[:1000], "evidence": evidence.digest}
+    # One release can be refused twice, by the gate and by the sandbox: it is quarantined once, by the first.
+    quarantined = f"release/{evidence.release_id}/quarantined"
+    if deployment.find(quarantined) is None:
+        deployment.record(Kind.VERSION_QUARANTINED, quarantined, **about, data=reason)
+    findings = sorted({finding.id for finding in evidence.result.findings if not finding.verdict.allows})
     deployment.record(
-        Kind.VERSION_QUARANTINED,
-        f"release/{evidence.release_id}/quarantined",
-        release_id=evidence.release_id,
-        workload=case.workload.name,
-        version=version,
-        data={"model": model, "reason": evidence.result.summary[:1000], "evidence": evidence.digest},
+        Kind.SECURITY_REVIEW_OPENED,
+        f"release/{evidence.release_id}/security-review/{evidence.gate}",
+        **about,
+        data={**reason, "gate": evidence.gate, "findings": findings, "role": SECURITY_ROLE},
     )
     return True

@@ -8,10 +8,12 @@ and ``SandboxResult.isolation`` names those that were in force:
 - ``landlock``: where neither can be had, such as in most containers, the kernel still puts all other
   files out of reach;
 - ``seccomp``: no sockets, no new processes, no signals or memory of other processes;
+- a user that owns nothing, when the worker runs as root and the namespaces are in force;
 - always: an empty environment, limits of memory, CPU time, file size and open files, a wall clock, and
   a process group that is killed as a whole, also when the process that started it dies.
 
-macOS has only the last of these.
+macOS has only the last of these. ``SandboxResult.level`` sums it up (``core/policy.py`` defines the levels),
+and a job can demand one. What a job asks for and is not given is refused and comes back in ``attempts``.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ from airlock.adapters.sandbox.command import (
     bubble_command,
     bubblewrap,
     environment,
+    own_user,
     readable_paths,
     site_packages,
     view,
 )
-from airlock.adapters.sandbox.outcome import isolation_of, refuse_failure
+from airlock.adapters.sandbox.inside.confine import give
+from airlock.adapters.sandbox.outcome import attempts_of, isolation_of, refuse_failure
 from airlock.adapters.sandbox.staging import copy_in, copy_out, disk_errors
 from airlock.adapters.sandbox.supervise import Ended, supervise
 from airlock.core.errors import InvalidInputError
@@ -75,7 +79,7 @@ class ProcessSandbox:
 
         Raises:
             SandboxError: the job raised, was killed, ran out of time, memory or output, or the
-                network isolation that was asked for cannot be had.
+                isolation that was asked for cannot be had.
             InvalidInputError: an input is missing or has no usable name.
             UnavailableError: the disk is full.
         """
@@ -83,13 +87,18 @@ class ProcessSandbox:
             base = Path(tempfile.mkdtemp(prefix="airlock-sandbox-")).resolve()
             try:
                 self._prepare(request, base / "work")
-                ended, isolation = self._start(request, base)
+                ended, isolation, level = self._start(request, base)
                 refuse_failure(request, ended, base / "work" / "output")
                 copy_out(base / "work" / "output", output)
             finally:
                 _remove(base)
         return SandboxResult(
-            isolation=isolation, seconds=ended.seconds, stdout=ended.stdout, stderr=ended.stderr
+            isolation=isolation,
+            level=level,
+            attempts=attempts_of(ended),
+            seconds=ended.seconds,
+            stdout=ended.stdout,
+            stderr=ended.stderr,
         )
 
     def _prepare(self, request: SandboxRequest, work: Path) -> None:
@@ -101,7 +110,7 @@ class ProcessSandbox:
             copy_in(Path(source), work / "inputs" / name)
         (work / "job.json").write_text(json.dumps(request.job))
 
-    def _start(self, request: SandboxRequest, base: Path) -> tuple[Ended, list[str]]:
+    def _start(self, request: SandboxRequest, base: Path) -> tuple[Ended, list[str], str]:
         ended = supervise(
             self._command(request, base),
             work=base / "work",
@@ -109,17 +118,23 @@ class ProcessSandbox:
             seconds=request.seconds,
             output_bytes=request.output_mb << 20,
         )
-        return ended, isolation_of(ended)
+        return ended, *isolation_of(ended, request.require_level)
 
     def _command(self, request: SandboxRequest, base: Path) -> list[str]:
         """Write ``confine.json`` and return the command that reads it."""
         (base / "root").mkdir()
         seen = view(readable_paths(self._runner.parent), self._hidden)
-        bwrap = bubblewrap() if "bwrap" in self._layers else None
+        user = own_user(seen) if {"bwrap", "unshare"} & {*self._layers} else 0
+        bwrap = None
+        if "bwrap" in self._layers:
+            if user and (bwrap := bubblewrap(as_user=True)) is None:
+                user = 0
+            bwrap = bwrap or bubblewrap(as_user=False)
         used = [layer for layer in self._layers if layer != ("unshare" if bwrap else "bwrap")]
         config: dict[str, Any] = {
             "layers": used,
             "parent": os.getpid(),
+            "user": user,
             "root": str(base / "root"),
             "work": str(base / "work"),
             "view": seen,
@@ -127,6 +142,7 @@ class ProcessSandbox:
             "site_packages": site_packages(),
             "runner": str(self._runner),
             "require_network_isolation": request.require_network_isolation,
+            "require_level": request.require_level,
             "limits": {
                 "memory_mb": request.memory_mb,
                 "output_mb": request.output_mb,
@@ -135,8 +151,13 @@ class ProcessSandbox:
         }
         path = base / "work" / "confine.json"
         path.write_text(json.dumps(config))
+        path.chmod(0o644)
+        if bwrap and user:
+            give(str(base / "work"), user)
         python = [sys.executable, "-I", "-B", str(_HERE / "enter.py"), str(path)]
-        return [*bubble_command(bwrap, seen, base / "work"), *python] if bwrap else python
+        if not bwrap:
+            return python
+        return [*bubble_command(bwrap, seen, base / "work", as_user=bool(user)), *python]
 
 
 def _remove(base: Path) -> None:

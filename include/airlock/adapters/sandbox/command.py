@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -77,17 +78,37 @@ def view(readable: Sequence[str], hidden: Sequence[str]) -> list[tuple[str, str]
     return [(kind, path) for path, kind in kept.items()]
 
 
+def own_user(seen: Sequence[tuple[str, str]]) -> int:
+    """A user that owns nothing, for a worker that runs as root; 0 where none can be had.
+
+    From the range that systemd gives to services without a user of their own (61184 to 65519), which no
+    person and no package has. Two jobs that happen to get the same one still see nothing of each other.
+    """
+    if sys.platform != "linux" or os.getuid() != 0:
+        return 0
+    shown = [Path(path) for kind, path in seen if kind == "show" and Path(path).is_dir()]
+    if not all(path.stat().st_mode & _OTHERS_READ == _OTHERS_READ for path in shown):
+        return 0  # Python lies where only root can read it
+    return _FIRST_USER + secrets.randbelow(_USERS)
+
+
+_OTHERS_READ = 0o005
+_FIRST_USER, _USERS = 61184, 65519 - 61184 + 1
+_SMALL_DISK = 16 << 20
+
+
 @cache
-def bubblewrap() -> str | None:
+def bubblewrap(*, as_user: bool) -> str | None:
     """Path of bubblewrap, when it is installed and works here: many containers refuse what it needs."""
     program = shutil.which("bwrap")
     if program is None or sys.platform != "linux":
         return None
     with tempfile.TemporaryDirectory(prefix="airlock-probe-") as folder:
         (Path(folder) / "inputs").mkdir()
+        body = f"import os; os.setgroups([]); os.setgid({_FIRST_USER}); os.setuid({_FIRST_USER})"
         command = [
-            *bubble_command(program, view(readable_paths(_HERE), []), Path(folder)),
-            *(sys.executable, "-I", "-S", "-c", ""),
+            *bubble_command(program, view(readable_paths(_HERE), []), Path(folder), as_user=as_user),
+            *(sys.executable, "-I", "-S", "-c", body if as_user else ""),
         ]
         try:
             trial = subprocess.run(command, env={}, capture_output=True, timeout=20, check=False)
@@ -96,9 +117,20 @@ def bubblewrap() -> str | None:
     return program if trial.returncode == 0 else None
 
 
-def bubble_command(program: str, seen: Sequence[tuple[str, str]], work: Path) -> list[str]:
-    """The bubblewrap command line in front of Python's."""
-    command = [program, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--tmpfs", "/tmp"]  # noqa: S108
+def bubble_command(
+    program: str, seen: Sequence[tuple[str, str]], work: Path, *, as_user: bool = False
+) -> list[str]:
+    """The bubblewrap command line in front of Python's.
+
+    ``as_user`` leaves Python the right to become another user, which it gives up by doing so; without a user
+    namespace, in which there would be no other.
+    """
+    unshare = ("ipc", "pid", "net", "uts", "cgroup-try") if as_user else ("all",)
+    command = [program, *(f"--unshare-{name}" for name in unshare), "--die-with-parent", "--cap-drop", "ALL"]
+    command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if as_user else []
+    command += _small_disk("/tmp")  # noqa: S108 - new, empty and small
+    for path in _folders_around([path for _, path in seen] + [str(work)]):
+        command += ["--perms", "0755", "--dir", path]  # else only root may go through them
     for kind, path in seen:
         if kind == "cover":
             command += ["--tmpfs", path] if Path(path).is_dir() else []
@@ -106,6 +138,18 @@ def bubble_command(program: str, seen: Sequence[tuple[str, str]], work: Path) ->
             command += ["--symlink", str(Path(path).readlink()), path]
         else:
             command += ["--ro-bind-try", path, path]
-    command += ["--proc", "/proc", "--dev", "/dev", "--bind", str(work), str(work)]
+    command += ["--proc", "/proc", "--dev", "/dev", *_small_disk("/dev/shm"), "--remount-ro", "/dev"]  # noqa: S108
+    command += ["--bind", str(work), str(work)]
     command += ["--ro-bind", str(work / "inputs"), str(work / "inputs"), "--remount-ro", "/"]
     return [*command, "--chdir", str(work)]
+
+
+def _folders_around(paths: Sequence[str]) -> list[str]:
+    """Folders that exist only to lead to what is shown: those that lie in nothing that is shown itself."""
+    around = {str(parent) for path in paths for parent in Path(path).parents} - {"/"}
+    shown = [Path(path) for path in paths]
+    return sorted(path for path in around if not any(Path(path).is_relative_to(other) for other in shown))
+
+
+def _small_disk(path: str) -> list[str]:
+    return ["--perms", "1777", "--size", str(_SMALL_DISK), "--tmpfs", path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from airlock.adapters.sandbox.supervise import Ended, printable
@@ -15,8 +16,11 @@ _KILLED = 128
 _DISK_FULL_BELOW = 8 << 20
 
 
-def isolation_of(ended: Ended) -> list[str]:
-    """What the process said was in force before any code of the job ran."""
+_MAXIMUM_ATTEMPTS, _SHOWN = 50, 5
+
+
+def isolation_of(ended: Ended, required: str) -> tuple[list[str], str]:
+    """What the process said was in force before any code of the job ran, and which level that is."""
     try:
         report = json.loads(ended.report.partition(b"\n")[0])
     except ValueError:
@@ -28,26 +32,63 @@ def isolation_of(ended: Ended) -> list[str]:
             "the container; or set sandbox.require_network_isolation: false in the policy, which lets a "
             "malicious model send out whatever it can read",
         )
+    if report.get("refused") == "level":
+        raise SandboxError(
+            f"the policy asks for a sandbox of level {required}, and only level {report.get('level')} can "
+            "be had here",
+            where=", ".join(str(claim) for claim in report.get("isolation", [])),
+            fix="install bubblewrap (apt install bubblewrap), allow user namespaces and seccomp filters in "
+            "the container, and run the worker on Linux; or lower sandbox.require_level in the policy",
+        )
     if "isolation" not in report and not ended.stopped:
         raise SandboxError(
             "the sandbox process could not be set up",
             where=f"exit code {ended.code}",
             fix=f"see what it said: {_last(ended.stderr)}",
         )
-    return [str(claim) for claim in report.get("isolation", [])]
+    return [str(claim) for claim in report.get("isolation", [])], str(report.get("level", "none"))
+
+
+def attempts_of(ended: Ended) -> list[str]:
+    """What the job wanted and was not given, each once and in order: the same job gives the same list.
+
+    The words of the filter come first, because they cannot be forged; those of Python's own account say
+    whom, what and where.
+    """
+    notes = sorted({line for line in ended.notes.splitlines() if line})
+    return [*ended.refused, *notes][:_MAXIMUM_ATTEMPTS]
+
+
+def tried(attempts: Sequence[str]) -> str:
+    """Attempts as the end of a sentence."""
+    more = f" and {len(attempts) - _SHOWN} more" if len(attempts) > _SHOWN else ""
+    return f"it tried to {', '.join(attempts[:_SHOWN])}{more}" if attempts else ""
 
 
 def refuse_failure(request: SandboxRequest, ended: Ended, output: Path) -> None:
     """Turn everything but a clean end into an error that names the limit or the reason."""
+    try:
+        _refuse_failure(request, ended, output)
+    except SandboxError as error:
+        if not (attempts := attempts_of(ended)):
+            raise
+        what = f"{error.what}; {tried(attempts)}"
+        raise SandboxError(what, where=error.where, fix=error.fix, attempts=attempts) from None
+
+
+def _refuse_failure(request: SandboxRequest, ended: Ended, output: Path) -> None:
     where = f"sandbox job {request.job.get('kind', '')}".strip()
     broken = {
         "time": (f"ran longer than {request.seconds:g} s", "sandbox.seconds"),
         "output": (f"wrote more than {request.output_mb} MB or too many files", "sandbox.output_mb"),
         "text": ("printed without end", ""),
+        "attempts": ("did nothing but ask for what it is not given", ""),
     }
     if ended.stopped:
         what, setting = broken[ended.stopped]
         fix = f"make the model smaller, or raise {setting} in the policy" if setting else "remove the prints"
+        if ended.stopped == "attempts":
+            fix = "look at what the model runs: no model needs this"
         raise SandboxError(f"the job {what} and was stopped", where=where, fix=fix)
     if ended.code == 0:
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import platform
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,9 @@ def main() -> int:
     # shap draws nothing here, but would import matplotlib for 0.4 s, and build its font cache for seconds
     # in a home folder that is always new. Without it shap leaves its plots out, by its own design.
     sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
+    # Python asks a program for the processor's name, which libraries ask of Python in good faith.
+    if (processor := getattr(platform, "_Processor", None)) is not None:
+        processor.get = staticmethod(str)
     try:
         job = json.loads(Path("job.json").read_text())
         importlib.import_module(JOBS[job["kind"]]).run(job, Path("inputs").resolve(), output)

@@ -6,13 +6,15 @@ import contextlib
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+from airlock.adapters.sandbox.refusals import Refusals
 from airlock.adapters.sandbox.staging import MAXIMUM_OUTPUT_FILES, size_of
 from airlock.core.errors import SandboxError
 
@@ -32,6 +34,14 @@ class Captured:
     tail: bytearray = field(default_factory=bytearray)
     count: int = 0
 
+    def take(self, number: int) -> bool:
+        """Read what is there; ``False`` at its end."""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(number, 1 << 16)
+            self.add(data)
+            return bool(data)
+        return True
+
     def add(self, data: bytes) -> None:
         """Take in more output."""
         self.count += len(data)
@@ -47,6 +57,32 @@ class Captured:
         return printable((bytes(self.head) + gap + bytes(self.tail)).decode("utf-8", "replace"))
 
 
+class _Source(Protocol):
+    """Something that is read whenever there is something to read."""
+
+    def take(self, number: int) -> bool:
+        """Read what is there; ``False`` when nothing will come any more."""
+
+
+@dataclass
+class _Report(Captured):
+    """What a process says before any code of the job runs, and the handle of its system call filter."""
+
+    handles: list[int] = field(default_factory=list)
+
+    def take(self, number: int) -> bool:
+        """Read text and handles."""
+        with (
+            contextlib.suppress(BlockingIOError),
+            socket.socket(fileno=os.dup(number)) as channel,
+        ):
+            data, handles, _, _ = socket.recv_fds(channel, 1 << 16, 4)
+            self.handles += handles
+            self.add(data)
+            return bool(data)
+        return True
+
+
 def printable(text: str) -> str:
     """Text without control characters; line breaks and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -54,7 +90,13 @@ def printable(text: str) -> str:
 
 @dataclass
 class Ended:
-    """How a job ended. ``stopped`` says which limit it broke: ``time``, ``text``, ``output`` or none."""
+    """How a job ended.
+
+    Attributes:
+        stopped: which limit it broke: ``time``, ``text``, ``output``, ``attempts`` or none.
+        notes: what it asked for by Python's own account, a line each; written by untrusted code.
+        refused: what the system call filter refused, in words.
+    """
 
     code: int
     seconds: float
@@ -62,6 +104,8 @@ class Ended:
     stderr: str
     report: bytes
     stopped: str
+    notes: str = ""
+    refused: tuple[str, ...] = ()
 
 
 def supervise(
@@ -74,49 +118,81 @@ def supervise(
 ) -> Ended:
     """Run ``command`` in a process group of its own until it ends or breaks a limit.
 
-    The number of a pipe to report to is added to its arguments.
+    The numbers of a socket to report to and of a pipe for notes are added to its arguments.
     """
     started = time.monotonic()
-    reading, writing = os.pipe()
-    try:
-        process = subprocess.Popen(
-            [*command, str(writing)],
-            cwd=work,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(writing,),
-        )
-    except OSError as error:
-        os.close(reading)
-        raise SandboxError(f"the sandbox cannot be started: {error}", where=command[0]) from error
-    finally:
-        os.close(writing)
-    streams = {"stdout": Captured(), "stderr": Captured(), "report": Captured()}
-    try:
-        with selectors.DefaultSelector() as selector:
-            for name, source in (("stdout", process.stdout), ("stderr", process.stderr), ("report", reading)):
-                os.set_blocking(_number(source), False)
-                selector.register(_number(source), selectors.EVENT_READ, streams[name])
-            stopped = _watch(process, selector, streams, started + seconds, (work, output_bytes))
-            _end(process)
-            _read(selector, 0)
-    finally:
+    with contextlib.ExitStack() as stack:
+        reading, reporting = _socket_pair(stack)
+        noting, writing = _pipe(stack)
+        try:
+            process = subprocess.Popen(
+                [*command, str(reporting), str(writing)],
+                cwd=work,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(reporting, writing),
+            )
+        except OSError as error:
+            raise SandboxError(f"the sandbox cannot be started: {error}", where=command[0]) from error
+        finally:
+            os.close(reporting)
+            os.close(writing)
+        stack.callback(_close, process)
+        stack.callback(_end, process)
+        selector = stack.enter_context(selectors.DefaultSelector())
+        streams = {"stdout": Captured(), "stderr": Captured(), "notes": Captured()}
+        report, refusals = _Report(), stack.enter_context(Refusals())
+        sources = (process.stdout, process.stderr, noting, reading)
+        for source, stream in zip(sources, (*streams.values(), report), strict=True):
+            os.set_blocking(_number(source), False)
+            selector.register(_number(source), selectors.EVENT_READ, stream)
+        watched = _Watched(process, selector, streams, report, refusals)
+        stopped = _watch(watched, started + seconds, (work, output_bytes))
         _end(process)
-        os.close(reading)
-        for source in (process.stdout, process.stderr):
-            if source is not None:
-                source.close()
+        _read(watched, 0)
+        _read(watched, 0)
     return Ended(
         code=process.returncode,
         seconds=time.monotonic() - started,
         stdout=streams["stdout"].text(),
         stderr=streams["stderr"].text(),
-        report=bytes(streams["report"].head),
+        report=bytes(report.head),
         stopped=stopped,
+        notes=streams["notes"].text(),
+        refused=refusals.words(),
     )
+
+
+@dataclass
+class _Watched:
+    """A running job and all that comes out of it."""
+
+    process: subprocess.Popen[bytes]
+    selector: selectors.BaseSelector
+    streams: Mapping[str, Captured]
+    report: _Report
+    refusals: Refusals
+
+
+def _socket_pair(stack: contextlib.ExitStack) -> tuple[int, int]:
+    mine, theirs = (end.detach() for end in socket.socketpair())
+    stack.callback(os.close, mine)
+    return mine, theirs
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    mine, theirs = os.pipe()
+    stack.callback(os.close, mine)
+    return mine, theirs
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for source in (process.stdout, process.stderr):
+        if source is not None:
+            source.close()
 
 
 def _number(source: IO[bytes] | int | None) -> int:
@@ -125,19 +201,15 @@ def _number(source: IO[bytes] | int | None) -> int:
     return source if isinstance(source, int) else source.fileno()
 
 
-def _watch(
-    process: subprocess.Popen[bytes],
-    selector: selectors.BaseSelector,
-    streams: Mapping[str, Captured],
-    deadline: float,
-    disk: tuple[Path, int],
-) -> str:
+def _watch(watched: _Watched, deadline: float, disk: tuple[Path, int]) -> str:
     """Wait for the end of the process; the name of the limit it breaks, if it does."""
     look_at_disk = 0.0
-    while not _has_ended(process):
-        _read(selector, _TICK)
-        if sum(stream.count for stream in streams.values()) > _MAXIMUM_TEXT:
+    while not _has_ended(watched.process):
+        _read(watched, _TICK)
+        if sum(stream.count for stream in (*watched.streams.values(), watched.report)) > _MAXIMUM_TEXT:
             return "text"
+        if watched.refusals.too_many:
+            return "attempts"
         now = time.monotonic()
         if now > deadline:
             return "time"
@@ -161,18 +233,19 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _read(selector: selectors.BaseSelector, timeout: float) -> None:
+def _read(watched: _Watched, timeout: float) -> None:
+    selector = watched.selector
     if not selector.get_map():
-        time.sleep(timeout)  # all pipes are closed, but the process has not ended
+        time.sleep(timeout)  # everything is closed, but the process has not ended
         return
     for key, _ in selector.select(timeout):
-        data = b""
-        with contextlib.suppress(BlockingIOError):
-            data = os.read(key.fd, 1 << 16)
-        if data:
-            key.data.add(data)
-        else:
+        source: _Source = key.data
+        if not source.take(key.fd):
             selector.unregister(key.fd)
+    for handle in watched.report.handles:
+        watched.refusals.listen(handle)
+        selector.register(handle, selectors.EVENT_READ, watched.refusals)
+    watched.report.handles.clear()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

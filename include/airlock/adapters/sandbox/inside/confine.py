@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,16 @@ from typing import Any, NoReturn
 NOT_CONFINED = 125
 """Exit code of a process that ended because it could not be confined as demanded."""
 
+LEVELS = ("none", "process", "filter", "namespace", "full")
+"""How far a job is isolated, from the weakest; each level holds everything of those before it.
+
+``process``: a process of its own with an empty environment and limits. ``filter``: no network, no new
+processes, no files of others, by the kernel's filters. ``namespace``: the same by namespaces as well, so that
+the job sees neither processes nor files nor network devices. ``full``: and not as root.
+"""
+
 _OPEN_FILES = 256
+_PROCESSES = 128  # threads count too: Arrow and BLAS start some
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _NO_DISK = "size=4k,mode=0500"
 _SMALL_DISK = "size=16m,mode=1777"
@@ -33,39 +43,67 @@ def confine(config: dict[str, Any], report: int) -> None:
     Where namespaces are used, it returns in a grandchild, and the processes before it end with the
     same exit status.
     """
-    claims = ["own process", "no environment"]
+    claims, listener = ["own process", "no environment"], None
     if sys.platform == "linux":
-        claims += _linux(config)
-    claims.append(_limit_resources(config["limits"]))
+        found, listener = _linux(config)
+        claims += found
+    claims.append(_limit_resources(config["limits"], own_user="own user" in claims))
+    level = level_of(claims)
     if config["require_network_isolation"] and not any(claim.startswith("no network") for claim in claims):
         _say(report, {"refused": "network"})
         os._exit(NOT_CONFINED)
+    if LEVELS.index(level) < LEVELS.index(config["require_level"]):
+        _say(report, {"refused": "level", "level": level, "isolation": claims})
+        os._exit(NOT_CONFINED)
     os.chdir(config["work"])
-    _say(report, {"isolation": claims})
+    _say(report, {"isolation": claims, "level": level}, listener)
 
 
-def _say(report: int, message: dict[str, Any]) -> None:
-    os.write(report, json.dumps(message).encode() + b"\n")
-    os.close(report)
+def level_of(claims: list[str]) -> str:
+    """The highest of ``LEVELS`` of which everything is in force."""
+
+    def has(*wanted: str) -> bool:
+        return all(any(claim.startswith(start) for claim in claims) for start in wanted)
+
+    steps = (
+        has("own process", "no environment", "resource limits"),
+        has("no network", "other files out of reach", "no new processes"),
+        has("own process table") and not has("other files out of reach (landlock)"),
+        has("own user") or has("not root"),
+    )
+    return LEVELS[steps.index(False) if False in steps else len(steps)]
 
 
-def _linux(config: dict[str, Any]) -> list[str]:
+def _say(report: int, message: dict[str, Any], listener: int | None = None) -> None:
+    with socket.socket(fileno=report) as channel:
+        handles = [] if listener is None else [listener]
+        socket.send_fds(channel, [json.dumps(message).encode() + b"\n"], handles)
+    for handle in handles:
+        os.close(handle)
+
+
+def _linux(config: dict[str, Any]) -> tuple[list[str], int | None]:
     kernel = importlib.import_module("inside.kernel")
-    layers, claims = config["layers"], []
+    layers, claims, listener = config["layers"], [], None
+    root = os.getuid() == 0
     if "bwrap" in layers:
         claims = _namespace_claims("bwrap", _OTHER_FILES)
+        if config["user"]:
+            kernel.become(config["user"])
     else:
         kernel.die_with_parent()
         if os.getppid() != config["parent"]:
             os._exit(NOT_CONFINED)  # the parent ended before the line above could bind this process to it
         if "unshare" in layers:
             claims = _enter_namespaces(config)
+    claims += ["own user"] if root and os.getuid() else [] if root else ["not root"]
     kernel.no_new_privileges()
     if "landlock" in layers and not any(claim.startswith("read-only files") for claim in claims):
         claims += _landlock(kernel, config)
     if "seccomp" in layers:
-        claims += _seccomp(network=not any(claim.startswith("no network") for claim in claims))
-    return claims
+        found, listener = _seccomp(network=not any(claim.startswith("no network") for claim in claims))
+        claims += found
+    return claims, listener
 
 
 def _namespace_claims(tool: str, reach: tuple[str, ...]) -> list[str]:
@@ -83,15 +121,16 @@ def _landlock(kernel: Any, config: dict[str, Any]) -> list[str]:
     return [f"{claim} (landlock)" for claim in _OTHER_FILES[: 1 if covers else 2]]
 
 
-def _seccomp(*, network: bool) -> list[str]:
+def _seccomp(*, network: bool) -> tuple[list[str], int | None]:
     try:
-        importlib.import_module("inside.seccomp").refuse_escapes()
+        listener = importlib.import_module("inside.seccomp").refuse_escapes(listen=True)
     except OSError:
-        return []
-    return [*(["no network (seccomp)"] if network else []), "no new processes (seccomp)"]
+        return [], None
+    claims = [*(["no network (seccomp)"] if network else []), "no new processes (seccomp)"]
+    return [*claims, *(["refused calls are recorded (seccomp)"] if listener is not None else [])], listener
 
 
-def _limit_resources(limits: dict[str, int]) -> str:
+def _limit_resources(limits: dict[str, int], *, own_user: bool) -> str:
     wanted = {
         "memory": (resource.RLIMIT_AS, limits["memory_mb"] << 20),
         "CPU time": (resource.RLIMIT_CPU, limits["cpu_seconds"]),
@@ -99,6 +138,9 @@ def _limit_resources(limits: dict[str, int]) -> str:
         "open files": (resource.RLIMIT_NOFILE, _OPEN_FILES),
         "core files": (resource.RLIMIT_CORE, 0),
     }
+    # The kernel counts all processes of a user, so that this limit means something only for its own user.
+    if own_user:
+        wanted["processes"] = (resource.RLIMIT_NPROC, _PROCESSES)
     missing = []
     for name, (kind, value) in wanted.items():
         hard = resource.getrlimit(kind)[1]
@@ -112,7 +154,12 @@ def _limit_resources(limits: dict[str, int]) -> str:
 
 def _enter_namespaces(config: dict[str, Any]) -> list[str]:
     """Try the strongest way first; what fails costs two forks and leaves this process as it was."""
-    for user, files in ((True, True), (False, True), (True, False), (False, False)):
+    ways = [(True, True), (False, True), (True, False), (False, False)]
+    if config[
+        "user"
+    ]:  # as root there is no need of a user namespace, and without one there is a user to become
+        ways = [(False, True), (True, True), (False, False), (True, False)]
+    for user, files in ways:
         if claims := _attempt(config, user=user, files=files):
             return claims
     return []
@@ -138,14 +185,30 @@ def _attempt(config: dict[str, Any], *, user: bool, files: bool) -> list[str]:
         if child := os.fork():
             os.close(writing)
             _end_like(child)
+        own_user = config["user"] if files and not user else 0
+        if own_user:
+            give(config["work"], own_user)
         reach = (_build_root if files else _cover)(kernel, config)
+        if own_user:
+            kernel.become(own_user)
         kernel.drop_privileges()
         kernel.die_with_parent()  # again: the kernel forgets it when privileges change
         os.write(writing, b"1")  # fails when the processes before this one are gone
     except OSError:
+        if config["user"]:
+            give(config["work"], 0)
         os._exit(NOT_CONFINED)
     os.close(writing)
     return _namespace_claims("unshare", reach)
+
+
+def give(folder: str, user: int) -> None:
+    """Make a folder and all in it the user's, links themselves and not what they point to."""
+    with contextlib.suppress(OSError):  # whoever may not give it away need not
+        os.chown(folder, user, user)
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                os.chown(Path(parent, name), user, user, follow_symlinks=False)
 
 
 def _end_like(child: int) -> NoReturn:
@@ -174,6 +237,7 @@ def _cover(kernel: Any, config: dict[str, Any]) -> tuple[str, ...]:
 def _build_root(kernel: Any, config: dict[str, Any]) -> tuple[str, ...]:
     """A root with Python, the job's folder and nothing else; only the job's folder is writable."""
     root, work = config["root"], config["work"]
+    os.umask(0o022)  # folders that lead to what is shown must lead another user there too
     nothing_special = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", root, "tmpfs", nothing_special, "size=1m,mode=0755")

@@ -109,6 +109,13 @@ def drop_privileges() -> None:
     _check(_libc.syscall(_number("capset"), header, empty), "capset")
 
 
+def become(user: int) -> None:
+    """Be a user that owns nothing, for good; changing from root also takes every capability away."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
 def no_new_privileges() -> None:
     """Make set-uid programs powerless; also what the kernel asks for before it takes a filter."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")

@@ -2,6 +2,9 @@
 
 It needs no privileges and works in containers where namespaces are refused, so it is what keeps a
 model off the network there. Threads stay possible, because OpenMP and BLAS need them.
+
+Where the kernel offers it (Linux 5.0), refused calls are not answered by the filter itself but handed to
+the process outside, which refuses them and writes down what was tried: a model cannot forge or hide that.
 """
 
 from __future__ import annotations
@@ -65,15 +68,44 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # linu
 _X32 = 0x40000000  # the same calls under other numbers, on x86_64 only
 _CLONE_THREAD, _PR_SET_PDEATHSIG = 0x10000, 1
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000  # linux/seccomp.h
+_ALLOW, _ERRNO, _KILL, _NOTIFY = 0x7FFF0000, 0x00050000, 0x80000000, 0x7FC00000  # linux/seccomp.h
 _AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # struct seccomp_data
 _SECCOMP_SET_MODE_FILTER, _PR_SET_SECCOMP = 2, 22
+_SECCOMP, _SET_FILTER, _NEW_LISTENER = (317, 277), 1, 1 << 3
+
+_NETWORK = ("socket", "io_uring_setup")
+_PROCESSES = ("fork", "vfork", "execve", "execveat", "clone", "setsid", "setpgid")
+_OTHERS = (
+    *("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open", "pidfd_send_signal"),
+    *("pidfd_getfd", "ptrace", "process_vm_readv", "process_vm_writev", "prlimit64"),
+)
+_MEMORY = ("shmget", "semget", "msgget", "mq_open", "memfd_create")
 
 _Instruction = tuple[int, int, int, int]
 
 
-def refuse_escapes() -> None:
+def what_was_tried(number: int) -> str:
+    """A refused system call in words, such as ``use the network (socket)``."""
+    column = _ARCHITECTURES.get(os.uname().machine, (0, 0))[0]
+    looked_at = {"clone": _CLONE, "tgkill": _TGKILL, "prlimit64": _PRLIMIT}
+    names = [name for name, numbers in {**_REFUSED, **looked_at}.items() if numbers[column] == number]
+    name = names[0] if names else f"system call {number}"
+    for words, calls in (
+        ("use the network", _NETWORK),
+        ("start a process", _PROCESSES),
+        ("reach another process", _OTHERS),
+        ("share memory", _MEMORY),
+    ):
+        if name in calls:
+            return f"{words} ({name})"
+    return f"change the system ({name})"
+
+
+def refuse_escapes(*, listen: bool = False) -> int | None:
     """Install the filter for this process and all its threads, for good.
+
+    With ``listen`` the refused calls wait for an answer from whoever holds the file descriptor that is
+    returned; ``None`` where the kernel has none, and the filter refuses by itself.
 
     Raises:
         OSError: this kernel or processor has no filter for it.
@@ -82,18 +114,28 @@ def refuse_escapes() -> None:
     if machine not in _ARCHITECTURES:
         raise OSError(f"no system call numbers for {machine} are known here")
     column, architecture = _ARCHITECTURES[machine]
-    program = _program(column, architecture)
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    pointer = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
+    if listen:
+        pointer, _kept = _packed(_program(column, architecture, _NOTIFY))
+        listener = libc.syscall(_SECCOMP[column], _SET_FILTER, _NEW_LISTENER, pointer)
+        if listener >= 0:
+            return int(listener)
+    pointer, _kept = _packed(_program(column, architecture, _ERRNO | errno.EPERM))
     if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_SET_MODE_FILTER, pointer, 0, 0) < 0:
         raise OSError(ctypes.get_errno(), "seccomp: the kernel refuses the filter")
+    return None
 
 
-def _program(column: int, architecture: int) -> list[_Instruction]:
+def _packed(program: list[_Instruction]) -> tuple[bytes, object]:
+    """The kernel's struct sock_fprog, and the memory it points to, which must be kept until it was read."""
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    return struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer)), buffer
+
+
+def _program(column: int, architecture: int, refusal: int) -> list[_Instruction]:
     """The filter in the instructions of the kernel: load, compare, return."""
-    refuse = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
+    refuse = (_RETURN, 0, 0, refusal)
     program: list[_Instruction] = [
         (_LOAD, 0, 0, _AT_ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -101,25 +143,25 @@ def _program(column: int, architecture: int) -> list[_Instruction]:
         (_LOAD, 0, 0, _AT_NUMBER),
     ]
     if column == 0:
-        program += [(_JUMP_AT_LEAST, 0, 1, _X32), refuse]
+        program += [(_JUMP_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     for numbers in _REFUSED.values():
         if (number := numbers[column]) is not None:
             program += [(_JUMP_EQUAL, 0, 1, number), refuse]
     # The C library falls back from clone3, whose flags a filter cannot see, to clone.
     program += [(_JUMP_EQUAL, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    program += _when(_CLONE[column], (_JUMP_BITS, 1, 0, _CLONE_THREAD))
-    program += _when(_TGKILL[column], (_JUMP_EQUAL, 1, 0, os.getpid()))  # abort() signals itself
-    program += _when(_PRLIMIT[column], (_JUMP_EQUAL, 1, 0, 0))  # its own limits only
-    program += _when(_PRCTL[column], (_JUMP_EQUAL, 0, 1, _PR_SET_PDEATHSIG))
+    program += _when(_CLONE[column], (_JUMP_BITS, 1, 0, _CLONE_THREAD), refusal)
+    program += _when(_TGKILL[column], (_JUMP_EQUAL, 1, 0, os.getpid()), refusal)  # abort() signals itself
+    program += _when(_PRLIMIT[column], (_JUMP_EQUAL, 1, 0, 0), refusal)  # its own limits only
+    program += _when(_PRCTL[column], (_JUMP_EQUAL, 0, 1, _PR_SET_PDEATHSIG), _ERRNO | errno.EPERM)
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
-def _when(number: int, test: _Instruction) -> list[_Instruction]:
+def _when(number: int, test: _Instruction, refusal: int) -> list[_Instruction]:
     """For one system call, refuse unless the test of its first argument jumps over the refusal."""
     return [
         (_JUMP_EQUAL, 0, 4, number),
         (_LOAD, 0, 0, _AT_FIRST_ARGUMENT),
         test,
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        (_RETURN, 0, 0, refusal),
         (_RETURN, 0, 0, _ALLOW),
     ]
