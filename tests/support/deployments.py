@@ -58,6 +58,7 @@ PEOPLE: dict[str, Any] = {
         {"user": "ravi", "name": "Ravi", "roles": ["risk-officer"]},
         {"user": "omar", "name": "Omar", "roles": ["governance-analyst", "risk-officer"]},
         {"user": "vera", "name": "Vera", "airflow_role": "viewer"},
+        {"user": "gita", "name": "Gita", "roles": ["data-governance"]},
     ]
 }
 
@@ -145,8 +146,13 @@ def policy_data(gates: Sequence[str] = ("documentation", "performance"), **chang
         "description": "A policy for tests.",
         "limits": {"green_change": limit_data(0.05), "red_change": limit_data(0.15)},
         "roles": {
-            role: {"title": role, "answers_for": "a test"}
-            for role in ("ml-platform-engineer", "governance-analyst", "risk-officer")
+            role: {"title": role, "answers_for": "a test", "gates": owned}
+            for role, owned in {
+                "ml-platform-engineer": [],
+                "governance-analyst": ["documentation"],
+                "risk-officer": ["performance"],
+                "data-governance": ["privacy"],
+            }.items()
         },
         "gates": {gate: shipped_gates()[gate] for gate in gates},
         "rules": [
@@ -184,6 +190,16 @@ def policy_data(gates: Sequence[str] = ("documentation", "performance"), **chang
             "require_network_isolation": False,
             "shap_rows": 10,
             "background_rows": 10,
+        },
+        "waivers": {
+            "maximum_days": 90,
+            "warn_days": 14,
+            "answer_hours": 72,
+            "minimum_reason": 20,
+            "at_least": "yellow",
+            "waivable": [
+                f"gate-{gate}" for gate in ("privacy", "documentation", "performance") if gate in gates
+            ],
         },
         **changes,
     }

@@ -12,7 +12,7 @@ from airlock.core.approvals import tally
 from airlock.core.decision import SCORE, Decision, Outcome, decide
 from airlock.core.evidence import Evidence, Verdict
 from airlock.core.people import People
-from airlock.core.policy import Effect, Policy, Rule, Track
+from airlock.core.policy import Effect, Policy, Role, Rule, Track
 from airlock.core.waiver import DAY_US, Waiver, WaiverRules
 from tests.unit.test_decision import (
     GATES,
@@ -26,12 +26,15 @@ from tests.unit.test_decision import (
 )
 from tests.unit.test_waiver import RULES
 
-WAIVABLE = {"gate-privacy": "data-governance", "gate-bias:x": "risk", "no-fridays": "risk"}
+WAIVABLE = ["gate-privacy", "gate-bias:x"]
 
 
 def policy(*rules: Rule, **changes: Any) -> Policy:
-    section = WaiverRules.model_validate({**RULES, "waivable": WAIVABLE, **changes})
-    return make_policy(*rules, waivers=section)
+    waivable = [*WAIVABLE, *(rule.id for rule in rules if rule.effect.deny)]
+    section = WaiverRules.model_validate({**RULES, "waivable": waivable, **changes})
+    owners = {"data-governance": ["privacy"], "risk": ["bias", "performance"], "engineer": [], "analyst": []}
+    roles = {name: Role(title=name, answers_for="a test", gates=gates) for name, gates in owners.items()}
+    return make_policy(*rules, waivers=section, roles=roles)
 
 
 def waiver(rule: str = "gate-privacy", role: str = "data-governance", **changes: Any) -> Waiver:
@@ -77,7 +80,7 @@ def test_a_waived_failure_asks_a_person_instead_of_denying() -> None:
 
 
 def test_the_policy_says_how_heavy_a_waived_release_is_and_nothing_makes_it_lighter() -> None:
-    assert judge(failing(), waiver(), under=policy(track="red")).track is Track.RED
+    assert judge(failing(), waiver(), under=policy(at_least="red")).track is Track.RED
     red = make_rule("red", "true", Effect(track=Track.RED))
     assert judge(failing(), waiver(), under=policy(red)).track is Track.RED
 
@@ -106,8 +109,9 @@ def test_a_policy_without_waivers_takes_none() -> None:
 @pytest.mark.requirement("T-9", "A-8")
 def test_an_error_or_missing_evidence_is_never_waived() -> None:
     for gate in GATES:
-        everything = policy(waivable={f"gate-{name}": "risk" for name in GATES})
-        waivers = [waiver(f"gate-{name}", "risk") for name in GATES]
+        everything = policy(waivable=[f"gate-{name}" for name in GATES])
+        owners = {name: everything.owner_of_gate(name) or "" for name in GATES}
+        waivers = [waiver(f"gate-{name}", owner) for name, owner in owners.items()]
         assert judge(failing(gate, Verdict.ERROR), *waivers, under=everything).outcome is Outcome.DENY
         gone = {name: record for name, record in all_passed().items() if name != gate}
         assert judge(gone, *waivers, under=everything).outcome is Outcome.DENY

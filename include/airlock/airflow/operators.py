@@ -48,7 +48,7 @@ class ManifestOperator(AirlockOperator):
 
 
 class GateOperator(AirlockOperator):
-    """Runs one gate and returns the digest of its evidence; red when the gate does not allow.
+    """Runs one gate and returns the digest of its evidence; red when its failure is not waived.
 
     Nobody believes this task's colour: the decision reads the evidence.
     """
@@ -63,11 +63,15 @@ class GateOperator(AirlockOperator):
         """Return the evidence digest."""
         from airlock.services.evaluate import evaluate
         from airlock.services.score import quarantine_if_unsafe
+        from airlock.services.waivers import waivers_for
 
         evidence = evaluate(recorder.deployment, recorder.release_id, self.gate)
         if quarantine_if_unsafe(recorder.deployment, evidence):
             self.log.warning("The version is quarantined.")
-        return _evidence_or_red(self, evidence)
+        waivers = waivers_for(recorder.deployment, evidence)
+        if waivers:
+            self.log.warning("It may fail: %s", ", ".join(waivers))
+        return _evidence_or_red(self, evidence, waived=bool(waivers))
 
 
 class ScoreOperator(AirlockOperator):
@@ -85,13 +89,13 @@ class ScoreOperator(AirlockOperator):
         return _evidence_or_red(self, evidence)
 
 
-def _evidence_or_red(operator: AirlockOperator, evidence: Evidence) -> str:
+def _evidence_or_red(operator: AirlockOperator, evidence: Evidence, *, waived: bool = False) -> str:
     operator.log.info("%s: %s", evidence.verdict, evidence.result.summary)
     for finding in evidence.result.findings:
         operator.log.info("  %s %s", finding.verdict, finding.message)
         if finding.fix:
             operator.log.info("    how to fix it: %s", finding.fix)
-    if not evidence.verdict.allows:
+    if not evidence.verdict.allows and not waived:
         raise AirflowFailException(f"{evidence.verdict}: {evidence.result.summary}")
     return evidence.digest
 

@@ -258,9 +258,6 @@ def decide(
 
 def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> list[Waiver]:
     """The waivers a release may rest on under its policy, by id."""
-    rules = policy.waivers
-    if rules is None:
-        return []
     candidate = {
         "workload": manifest.workload,
         "version": manifest.candidate.version,
@@ -269,7 +266,7 @@ def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> lis
     found = {
         waiver.waiver_id: waiver
         for waiver in waivers
-        if waiver.is_for(**candidate) and rules.role_for(waiver.rule) == waiver.role
+        if waiver.is_for(**candidate) and policy.waiver_role(waiver.rule) == waiver.role
     }
     return [found[waiver_id] for waiver_id in sorted(found)]
 
@@ -288,7 +285,7 @@ def _waiver_reasons(policy: Policy, reasons: Sequence[Reason], waivers: Sequence
     return [
         Reason(
             rule=f"waiver:{waiver.waiver_id}",
-            effect=f"track {'yellow' if policy.waivers is None else policy.waivers.track}",
+            effect=f"track {'yellow' if policy.waivers is None else policy.waivers.at_least}",
             message=f"it rests on waiver {waiver.waiver_id} of {waiver.granted_by} ({waiver.role}): "
             f"{waiver.rule} may fail for versions {waiver.versions}",
             fix=used[waiver.waiver_id].fix or "mend what is waived",

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from airlock.core.base import Value
-from airlock.core.waiver import WaiverRules
+from airlock.core.waiver import GATE, WaiverRules
 from airlock.core.workload import Name
 
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
@@ -241,6 +241,18 @@ class Policy(Value):
         """The role that owns a gate, or ``None``."""
         return next((name for name, role in self.roles.items() if gate in role.gates), None)
 
+    def owner_of(self, scope: str) -> str | None:
+        """The role that owns a denying rule, a gate, or a part of a gate as a waiver names them."""
+        head = scope.split(":", maxsplit=1)[0]
+        gate = head.removeprefix(GATE)
+        if head.startswith(GATE) and gate in self.gates:
+            return self.owner_of_gate(gate)
+        return next((rule.owner for rule in self.rules if rule.id == head and rule.effect.deny), None)
+
+    def waiver_role(self, scope: str) -> str | None:
+        """The role that may waive a scope: its owner; ``None`` where nobody may."""
+        return self.owner_of(scope) if self.waivers is not None and self.waivers.allows(scope) else None
+
     @model_validator(mode="after")
     def _unique_rules(self) -> Self:
         ids = [rule.id for rule in self.rules]
@@ -270,5 +282,3 @@ class Policy(Value):
                 yield f"rules.{number}.effect.seats.{index}.role", seat.role
         for track, seats in self.approval.seats.items():
             yield from ((f"approval.seats.{track}.{i}.role", seat.role) for i, seat in enumerate(seats))
-        if self.waivers is not None:
-            yield from ((f"waivers.waivable.{scope}", role) for scope, role in self.waivers.waivable.items())

@@ -21,7 +21,6 @@ from airlock.core.base import Value
 from airlock.core.canonical import digest_of
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Evidence, Verdict
-from airlock.core.workload import Name
 
 DAY_US = 24 * 3600 * 1_000_000
 
@@ -47,28 +46,28 @@ class WaiverRules(Value):
     warn_days: Annotated[float, Field(gt=0, description="how long before its expiry it is warned about")]
     answer_hours: Annotated[float, Field(gt=0, le=24 * 90, description="time to answer a request")]
     minimum_reason: Annotated[int, Field(ge=1, description="characters of a reason, at least")]
-    track: Annotated[str, Field(pattern="^(yellow|red)$", description="lightest track of a waived release")]
+    at_least: Annotated[
+        str, Field(pattern="^(yellow|red)$", description="lightest track of a waived release")
+    ]
     waivable: Annotated[
-        dict[str, Name],
-        Field(min_length=1, description="scope that may be waived → role that may waive it"),
+        list[str], Field(min_length=1, description="rules, gates and findings that may be waived at all")
     ]
 
     @model_validator(mode="after")
     def _some_things_are_never_waived(self) -> WaiverRules:
-        for scope in self.waivable:
+        for number, scope in enumerate(self.waivable):
             if not SCOPE.fullmatch(scope):
-                raise ValueError(f"waivable.{scope}: write rule, gate-NAME, or gate-NAME:FINDING")
+                raise ValueError(f"waivable.{number}: write RULE, gate-NAME, or gate-NAME:FINDING")
             if scope.split(":")[0] in NEVER:
-                raise ValueError(f"waivable.{scope}: this can never be waived")
+                raise ValueError(f"waivable.{number}: {scope} can never be waived")
         return self
 
-    def role_for(self, scope: str) -> str | None:
-        """Who may waive this scope: the narrowest entry that holds it; ``None`` when nobody may.
+    def allows(self, scope: str) -> bool:
+        """Whether this may be waived at all.
 
         Law: a scope inside a waivable one is waivable; one around it is not.
         """
-        holding = [entry for entry in self.waivable if holds(entry, scope)]
-        return self.waivable[max(holding, key=len)] if holding else None
+        return any(holds(entry, scope) for entry in self.waivable)
 
 
 def holds(outer: str, inner: str) -> bool:

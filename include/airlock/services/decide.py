@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airlock.core.audit import Kind
 from airlock.core.decision import Decision
 from airlock.core.decision import decide as judge
+from airlock.core.waiver import Waiver
 from airlock.services.deployment import Deployment
 from airlock.services.releases import Case, open_case, read_decision, read_evidence
+from airlock.services.waivers import in_force
 
 
-def compute(deployment: Deployment, case: Case) -> Decision:
-    """The decision that follows from the evidence; nothing is recorded."""
+def compute(deployment: Deployment, case: Case, waivers: Sequence[Waiver]) -> Decision:
+    """The decision that follows from the evidence and these waivers; nothing is recorded."""
     return judge(
         manifest=case.manifest,
         workload=case.workload,
         policy=case.policy,
         evidence=read_evidence(deployment, case),
         evaluate=deployment.engine.evaluate,
+        waivers=waivers,
     )
 
 
@@ -32,7 +37,11 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
     earlier = read_decision(deployment, case.release)
     if earlier is not None:
         return earlier
-    decision = compute(deployment, case)
+    waivers = in_force(deployment, case)
+    decision = compute(deployment, case, waivers)
+    for waiver in waivers:
+        if waiver.waiver_id in decision.waivers:
+            deployment.evidence.put(waiver.to_bytes())
     digest = deployment.evidence.put(decision.to_bytes())
     deployment.record(
         Kind.RELEASE_DECIDED,
@@ -47,6 +56,7 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
             "tier": str(decision.tier),
             "sentence": decision.sentence[:1000],
             "seats": [seat.role for seat in decision.seats],
+            "waivers": sorted(decision.waivers),
             "expires_hours": case.policy.approval.expires_hours,
         },
     )

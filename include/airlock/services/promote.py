@@ -18,6 +18,7 @@ from airlock.services.decide import compute
 from airlock.services.deployment import Deployment
 from airlock.services.releases import Case, open_case, quorum_of, read_decision
 from airlock.services.submit import snapshot
+from airlock.services.waivers import ended_since, resting_on
 
 
 def promote(deployment: Deployment, release_id: str) -> Event:
@@ -93,8 +94,9 @@ def _problems(deployment: Deployment, case: Case, decision: Decision) -> list[st
 
 def _decision_problems(deployment: Deployment, case: Case, decision: Decision) -> list[str]:
     """The decision must follow from the evidence, and enough people must have agreed to it."""
-    problems = []
-    if compute(deployment, case).digest != decision.digest:
+    workload = case.workload.name
+    problems = ended_since(deployment, decision, workload)
+    if compute(deployment, case, resting_on(deployment, decision, workload)).digest != decision.digest:
         problems.append("the recorded decision does not follow from the evidence")
     if decision.outcome is Outcome.DENY:
         problems.append(f"the decision is DENY: {decision.sentence}")

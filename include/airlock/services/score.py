@@ -25,6 +25,7 @@ from airlock.services.evaluate import (
 )
 from airlock.services.releases import Case, open_case, read_evidence
 from airlock.services.submit import read_mlmodel
+from airlock.services.waivers import waived
 
 SEED = 20260101
 """Seed of background samples; part of the evidence, so that a re-run gives the same values."""
@@ -58,13 +59,13 @@ def score(deployment: Deployment, release_id: str) -> Evidence:
 
 
 def _refuse_unchecked(deployment: Deployment, case: Case) -> None:
-    """Judge by evidence, never by the state of the tasks before this one."""
+    """Judge by evidence and waivers, never by the state of the tasks before this one."""
     evidence = read_evidence(deployment, case)
     for gate in case.policy.gates:
         if load_gate(gate).STAGE is not Stage.BEFORE_SCORING:
             continue
         record = evidence.get(gate)
-        if record is None or not record.verdict.allows:
+        if record is None or not (record.verdict.allows or waived(deployment, case, record)):
             verdict = "has not answered" if record is None else f"says {record.verdict}"
             raise RefusedError(
                 f"nothing is scored because gate {gate} {verdict}",

@@ -193,6 +193,13 @@ def checked_policy(deployment: Deployment, version: str) -> Policy:
                 where=files.place(location),
                 fix=f"the fields are {', '.join(load_gate(gate).Config.model_fields)}",
             ) from error
+    for number, scope in enumerate(policy.waivers.waivable if policy.waivers else []):
+        if policy.owner_of(scope) is None:
+            raise ConfigurationError(
+                f"waivers.waivable.{number}: {scope} is no gate with an owner and no rule that denies",
+                where=files.place(["waivers", "waivable", number]),
+                fix="name it as `airlock policy show` does, and give its gate an owner under roles",
+            )
     return policy
 
 
