@@ -223,9 +223,15 @@ CASES: dict[str, Case] = {
             ),
         },
         on_limit={
-            "four fifths": (lambda: counted({0: (40, 100), 1: (50, 100)}), {"four_fifths": 0.8}),
+            "four fifths": (
+                lambda: counted({0: (40, 100), 1: (50, 100)}),
+                {"four_fifths": 0.8, "judge": "point"},
+            ),
             "rows of a group": (lambda: counted({0: (15, 30), 1: (50, 100)}), {"minimum_group_rows": 30}),
-            "parity difference": (lambda: counted({0: (80, 100), 1: (90, 100)}), {"parity_difference": 0.1}),
+            "parity difference": (
+                lambda: counted({0: (80, 100), 1: (90, 100)}),
+                {"parity_difference": 0.1, "judge": "point"},
+            ),
         },
     ),
     "explainability": Case(

@@ -42,7 +42,11 @@ class GateText:
 @cache
 def gate_names() -> list[str]:
     """Names of all gates there are, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NOT_GATES)
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(__path__)
+        if module.name not in _NOT_GATES and not module.name.startswith("_")
+    )
 
 
 @cache

@@ -211,11 +211,12 @@ def group_names(column: pd.Series[Any], words: dict[str, str]) -> list[str]:
     all ``"1"``. A value it does not name is called by its text.
     """
     codes, values = column.factorize()
-    names = [words.get(_text_of(value), _text_of(value)) for value in values]
+    names = [words.get(text_of(value), text_of(value)) for value in values]
     return [names[code] if code >= 0 else MISSING_GROUP for code in codes]
 
 
-def _text_of(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as text; whole numbers without a point, however they are stored."""
     if isinstance(value, str):
         return value
     try:

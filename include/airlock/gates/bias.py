@@ -7,115 +7,108 @@ employment it is unlawful whether or not anybody intended it.
 What good looks like: every group gets the favourable outcome at least four fifths as often as the group
 that gets it most often (the four-fifths rule of the US Uniform Guidelines on Employee Selection
 Procedures, 29 CFR 1607.4 D), the difference between groups is small, errors fall on all groups alike,
-and every group has enough rows for this to be more than chance.
+and every group has enough rows for this to be more than chance. Crossed groups (such as older women) are
+compared too. Every number has an interval; where it lies on both sides of a limit the answer is "cannot
+tell", with the number of rows that would settle it.
 
 How to fix it: find the features that carry the difference (explainability and privacy gates) and ask
 whether the business needs them; lower the decision threshold if it cuts off one group; then mitigate
 and submit again. Helpful tools: fairlearn's ThresholdOptimizer (thresholds), ExponentiatedGradient
-(training under a constraint) and CorrelationRemover (features); reweighting the training rows.
+(training under a constraint) and CorrelationRemover (features); reweighting the training rows. Put what you
+tried into `mitigation.json` beside the model, with the numbers before and after.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
+from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
-from airlock.core.statistics import exceeds, percent, wilson_interval
-from airlock.gates.base import GateContext, Stage, cannot_judge, group_names, unusable_scores
+from airlock.core.judgement import judged
+from airlock.core.statistics import exceeds, percent
+from airlock.gates._config import Uncertain
+from airlock.gates._fairness import CROSS, Fairness, Gap, Sampling, error_gap, measure
+from airlock.gates._mitigation import mitigation_findings
+from airlock.gates._predictions import Groups, Predictions, groups_of, read_predictions
+from airlock.gates.base import GateContext, Stage, cannot_judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
-
-    Floats = npt.NDArray[np.float64]
-    Interval = tuple[float, float]
 
 STAGE = Stage.AFTER_SCORING
 
-_SEED = 20_240_602
-_OUTSIDE = 10
-"""Replicates that must lie outside an interval, else its ends are single draws."""
-_CROSS = " x "
 _FIX = (
     "see in the explainability gate which features carry the difference and whether the business needs "
     "them; try a lower decision threshold; or mitigate with fairlearn's ThresholdOptimizer or "
     "ExponentiatedGradient, or by reweighting the training rows, and submit the new version"
 )
 
+Share = Annotated[float, Field(ge=0, le=1)]
 
-class Config(Value):
-    """Limits of the bias gate.
+
+class Config(Uncertain):
+    """Limits of the bias gate. A limit of ``null`` is not judged; its metric is still reported.
 
     Attributes:
         minimum_group_rows: a group with fewer rows is reported, but cannot be judged.
-        four_fifths: smallest allowed ratio of the lowest to the highest selection rate; FAILED below.
-        parity_difference: largest difference of selection rates without a warning.
-        confidence: confidence of the intervals.
-        bootstrap_replicates: how often the rows are redrawn for the intervals.
+        exclude_below: share of the rows below which a category is left out of the impact ratio; Local
+            Law 144 allows it under 2 %.
+        four_fifths: smallest allowed demographic parity ratio: lowest over highest selection rate.
+        parity_difference: largest demographic parity difference.
+        equalized_odds_difference: largest difference of true or of false positive rates.
+        equal_opportunity_difference: largest difference of true positive rates.
+        accuracy_gap: largest difference of accuracy between groups.
+        error_gap: for regression, largest difference of the mean absolute error as a share of the whole.
+        failing: limits that fail the gate; the others warn.
+        intersections: what is done about crossed groups beyond ``four_fifths``.
+        mitigation: whether a record of what was tried must come with the model: always, when the gate
+            fails, or never.
     """
 
     minimum_group_rows: Annotated[int, Field(ge=1)]
+    exclude_below: Annotated[float, Field(ge=0, lt=0.5)]
     four_fifths: Annotated[float, Field(gt=0, le=1)]
-    parity_difference: Annotated[float, Field(ge=0, le=1)]
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_replicates: Annotated[int, Field(ge=100, le=100_000)]
+    parity_difference: Share | None
+    equalized_odds_difference: Share | None
+    equal_opportunity_difference: Share | None
+    accuracy_gap: Share | None
+    error_gap: Annotated[float, Field(ge=0)] | None
+    failing: list[
+        Literal[
+            "four_fifths",
+            "parity_difference",
+            "equalized_odds_difference",
+            "equal_opportunity_difference",
+            "accuracy_gap",
+            "error_gap",
+        ]
+    ]
+    intersections: Literal["inform", "warn", "fail"]
+    mitigation: Literal["always", "failed", "never"]
 
-    @model_validator(mode="after")
-    def _intervals_need_replicates(self) -> Self:
-        if self.bootstrap_replicates * (1 - self.confidence) < _OUTSIDE:
-            raise ValueError("too few bootstrap_replicates for intervals at this confidence")
-        return self
 
+_LIMITS = {
+    "demographic_parity_ratio": "four_fifths",
+    "demographic_parity_difference": "parity_difference",
+    "equalized_odds_difference": "equalized_odds_difference",
+    "equal_opportunity_difference": "equal_opportunity_difference",
+    "accuracy_gap": "accuracy_gap",
+    "error_gap": "error_gap",
+}
+"""Metric → the limit it is held against, which is also the id of its finding."""
 
-@dataclass(frozen=True)
-class Fairness:
-    """What fairlearn says about one attribute (or crossing of attributes) and one model.
-
-    Attributes:
-        attribute: column name, or names joined by `` x ``.
-        groups: group → n, selection rate with Wilson interval, accuracy, true and false positive rate
-            (``None`` where a group has no such outcomes), and whether it is large enough to be judged.
-        ratio: demographic parity ratio over the judged groups, ideal 1.
-        difference: demographic parity difference, ideal 0.
-        equalized_odds: equalized odds difference, ideal 0; ``None`` when a judged group has only one
-            outcome (fairlearn would count its rate as 0).
-        accuracy_gap: largest difference of accuracy between judged groups, ideal 0.
-        ratio_interval: bootstrap interval of the ratio.
-        difference_interval: bootstrap interval of the difference.
-    """
-
-    attribute: str
-    groups: dict[str, dict[str, Any]]
-    ratio: float | None
-    difference: float | None
-    equalized_odds: float | None
-    accuracy_gap: float | None
-    ratio_interval: Interval | None = None
-    difference_interval: Interval | None = None
-
-    @property
-    def crossed(self) -> bool:
-        """Whether it is about an intersection of attributes."""
-        return _CROSS in self.attribute
-
-    @property
-    def judged(self) -> dict[str, dict[str, Any]]:
-        """The groups that are large enough."""
-        return {name: group for name, group in self.groups.items() if group["judged"]}
-
-    def extremes(self) -> tuple[str, str]:
-        """Names of the judged groups with the lowest and the highest selection rate."""
-        rates = {name: group["selection_rate"] for name, group in self.judged.items()}
-        return min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
+_RATE_OF = {
+    "equalized_odds_difference": "true and false positive rates",
+    "equal_opportunity_difference": "true positive rates",
+    "accuracy_gap": "shares of right decisions",
+    "error_gap": "mean errors",
+}
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
@@ -123,42 +116,51 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     sensitive = context.columns.sensitive
     if not sensitive:
         return _nothing_declared(protected=context.protected_class_data)
-    frame, scores = context.evaluation(), context.scores().frame
-    has_champion = context.has_champion
-    problem = unusable_scores(
-        frame, scores, minimum_rows=1, champion=has_champion, target=context.label
-    ) or _absent(frame, list(sensitive))
-    if problem:
+    models = read_predictions(context, minimum_rows=1, outcomes=False)
+    if isinstance(models, GateResult):
+        return models
+    frame = context.evaluation()
+    if problem := _absent(frame, list(sensitive)):
         return problem
-    labels = {column: group_names(frame[column], words) for column, words in sorted(sensitive.items())}
-    outcome = frame[context.label].to_numpy("int64")
-    models = ["candidate", "champion"] if has_champion else ["candidate"]
-    groupings = {"candidate": {**labels, **_crossings(labels)}, "champion": labels}
-    measured = {
-        model: [
-            measure(attribute, names, outcome, scores[f"{model}_prediction"].to_numpy("int64"), config)
-            for attribute, names in groupings[model].items()
-        ]
-        for model in models
-    }
-    single, crossed = measured["candidate"][: len(labels)], measured["candidate"][len(labels) :]
-    findings = [finding for fairness in single for finding in _findings(fairness, config)]
-    findings += [finding for fairness in crossed for finding in _crossed_findings(fairness, config)]
-    table = {model: [vars(fairness) for fairness in values] for model, values in measured.items()}
-    context.attach("bias.json", canonical_json({"confidence": config.confidence, **table}))
+    groups = {column: groups_of(frame[column], words) for column, words in sorted(sensitive.items())}
+    crossings = _crossings(groups)
+    single, crossed = (_measure(models[0], chosen, context, config) for chosen in (groups, crossings))
+    champion = _measure(models[1], groups, context, config) if len(models) > 1 else []
+    findings = [found for fairness in single for found in _findings(fairness, models[0], config)]
+    findings += [found for fairness in crossed for found in _crossed_findings(fairness, config)]
+    findings += _not_judged(models[0])
+    findings += mitigation_findings(context, config.mitigation, findings, _ratios(single))
+    table = {"candidate": [*single, *crossed], **({"champion": champion} if champion else {})}
+    context.attach(
+        "bias.json",
+        canonical_json(
+            {
+                "confidence": config.confidence,
+                **{model: [one.table() for one in values] for model, values in table.items()},
+            }
+        ),
+    )
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=_summary(single, findings, config),
         findings=findings,
         metrics=[
-            metric for model in models for f in measured[model] for metric in _metrics(f, model, config)
+            metric for model, values in table.items() for f in values for metric in _metrics(f, model, config)
         ],
         engines=_engines(),
         details={
-            "attributes": list(labels),
-            "ratios": {model: {f.attribute: f.ratio for f in values} for model, values in measured.items()},
+            "attributes": list(groups),
+            "ratios": {
+                name: _ratios(values)
+                for name, values in (("candidate", [*single, *crossed]), ("champion", champion))
+                if values
+            },
         },
     )
+
+
+def _ratios(values: list[Fairness]) -> dict[str, float | None]:
+    return {one.where: one.gaps.get("demographic_parity_ratio", Gap(None)).value for one in values}
 
 
 def _nothing_declared(*, protected: bool) -> GateResult:
@@ -186,132 +188,115 @@ def _absent(frame: pd.DataFrame, columns: list[str]) -> GateResult | None:
     return None
 
 
-def _crossings(labels: dict[str, list[str]]) -> dict[str, list[str]]:
+def _crossings(groups: dict[str, Groups]) -> dict[str, Groups]:
     """Intersections of two attributes each, and of all of them."""
-    columns = list(labels)
-    sizes = sorted({2, len(columns)}) if len(columns) > 1 else []
-    return {
-        _CROSS.join(chosen): [" & ".join(row) for row in zip(*(labels[name] for name in chosen), strict=True)]
-        for size in sizes
-        for chosen in combinations(columns, size)
-    }
+    columns = list(groups)
+    result = {}
+    for size in sorted({2, len(columns)}) if len(columns) > 1 else []:
+        for first, *rest in combinations(columns, size):
+            crossed = groups[first]
+            for name in rest:
+                crossed = crossed.crossed(groups[name])
+            result[CROSS.join((first, *rest))] = crossed
+    return result
 
 
-def measure(
-    attribute: str,
-    names: list[str],
-    outcome: npt.NDArray[np.int64],
-    decision: npt.NDArray[np.int64],
-    config: Config,
-) -> Fairness:
-    """Ask fairlearn about the groups of one attribute.
-
-    Rows are counted into (group, outcome, decision) cells first, and fairlearn gets the cells with
-    their counts as ``sample_weight``. Law: the values are those fairlearn gives for the rows.
-    """
-    import numpy as np
-    from fairlearn import metrics
-
-    groups = sorted(set(names))
-    place = {name: index for index, name in enumerate(groups)}
-    cell = np.array([place[name] for name in names]) * 4 + outcome * 2 + decision
-    counts = np.bincount(cell, minlength=4 * len(groups)).reshape(len(groups), 2, 2)
-    large = counts.sum(axis=(1, 2)) >= config.minimum_group_rows
-    described = {
-        name: _describe(counts[index], judged=bool(large[index]), confidence=config.confidence)
-        for name, index in place.items()
-    }
-    if large.sum() <= 1:  # a comparison takes two
-        return Fairness(attribute, described, None, None, None, None)
-    asked = _ask(counts[large])
-    both = bool((counts[large].sum(axis=2) > 0).all())
-    ratio, difference = asked(metrics.demographic_parity_ratio), asked(metrics.demographic_parity_difference)
-    ratios, differences = _redraw(counts, large, config)
-    return Fairness(
-        attribute,
-        described,
-        ratio,
-        difference,
-        asked(metrics.equalized_odds_difference) if both else None,
-        asked(_accuracy_gap),
-        ratios if ratio is not None else None,
-        differences,
+def _measure(
+    model: Predictions, groups: dict[str, Groups], context: GateContext, config: Config
+) -> list[Fairness]:
+    """Every attribute in every view: the favourable outcome, each class, or a score above the median."""
+    views = _views(model, context)
+    sampling = Sampling(
+        minimum_group_rows=config.minimum_group_rows,
+        exclude_below=config.exclude_below,
+        confidence=config.shared_by(len(groups) * len(views)),
+        replicates=config.bootstrap_replicates,
     )
+    result = []
+    for attribute, chosen in groups.items():
+        for view, (outcome, decision) in views.items():
+            fairness = measure(attribute, chosen, outcome, decision, sampling, view=view)
+            if model.task is Task.REGRESSION and model.outcome is not None and len(fairness.judged) > 1:
+                fairness.gaps["error_gap"] = error_gap(chosen, abs(model.decision - model.outcome), sampling)
+            result.append(fairness)
+    return result
 
 
-def _accuracy_gap(
-    outcome: Floats, decision: Floats, *, sensitive_features: Floats, sample_weight: Floats
-) -> float:
-    from fairlearn.metrics import MetricFrame
-    from sklearn.metrics import accuracy_score
+def _views(model: Predictions, context: GateContext) -> dict[str, tuple[Any, Any]]:
+    """What counts as favourable, as 0 and 1: view → outcome and decision.
 
-    frame = MetricFrame(
-        metrics=accuracy_score,
-        y_true=outcome,
-        y_pred=decision,
-        sensitive_features=sensitive_features,
-        sample_params={"sample_weight": sample_weight},
-    )
-    return float(frame.difference())
-
-
-def _ask(counts: npt.NDArray[np.int64]) -> Callable[[Callable[..., float]], float | None]:
-    """A function that hands the occupied cells to a fairlearn metric; ``None`` if undefined."""
-    import numpy as np
-
-    group, outcome, decision = np.nonzero(counts)
-    weight = counts[group, outcome, decision]
-
-    def ask(metric: Callable[..., float]) -> float | None:
-        value = float(metric(outcome, decision, sensitive_features=group, sample_weight=weight))
-        return value if np.isfinite(value) else None
-
-    return ask
-
-
-def _describe(counts: npt.NDArray[np.int64], *, judged: bool, confidence: float) -> dict[str, Any]:
-    """A group's numbers from its 2 by 2 table, outcome by decision."""
-    n, selected = int(counts.sum()), int(counts[:, 1].sum())
-    negatives, positives = (int(row.sum()) for row in counts)
-    return {
-        "n": n,
-        "judged": judged,
-        "selection_rate": selected / n,
-        "interval": wilson_interval(selected, n, confidence),
-        "accuracy": int(counts[0, 0] + counts[1, 1]) / n,
-        "true_positive_rate": int(counts[1, 1]) / positives if positives else None,
-        "false_positive_rate": int(counts[0, 1]) / negatives if negatives else None,
-    }
-
-
-def _redraw(
-    counts: npt.NDArray[np.int64], large: npt.NDArray[np.bool_], config: Config
-) -> tuple[Interval | None, Interval | None]:
-    """Bootstrap intervals of ratio and difference of the judged groups.
-
-    Redrawing rows with replacement is a multinomial draw over the cells, so its cost does not grow
-    with the number of rows.
+    For regression it is a prediction above the median of all, the "scoring rate" of 6 RCNY § 5-300. For
+    several classes it is the favourable one where it is named, else each of them in turn.
     """
     import numpy as np
 
-    cells = counts.sum(axis=1)[large]  # group x decision
-    rows = int(cells.sum())
-    drawn = np.random.default_rng(_SEED).multinomial(rows, cells.ravel() / rows, config.bootstrap_replicates)
-    drawn = drawn.reshape(-1, *cells.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rates = drawn[:, :, 1] / drawn.sum(axis=2)
-        low, high = rates.min(axis=1), rates.max(axis=1)
-        ratios, differences = low / high, high - low
-    tails = [(1 - config.confidence) / 2, (1 + config.confidence) / 2]
+    outcome, decision = model.outcome, model.decision
+    if model.task is Task.REGRESSION:
+        return {"above median": (None, (decision > np.median(decision)).astype("float64"))}
+    if model.task is Task.BINARY:
+        return {"": (outcome, decision)}
+    favourable = None if context.positive is None else str(context.positive)
+    chosen = [favourable] if favourable in model.classes else model.classes
+    return {
+        str(name): (None if outcome is None else (outcome == code) * 1.0, (decision == code) * 1.0)
+        for code, name in enumerate(model.classes)
+        if name in chosen
+    }
 
-    def interval(values: Floats) -> Interval | None:
-        defined = values[np.isfinite(values)]
-        if len(defined) < len(values) / 2:
-            return None
-        bottom, top = np.quantile(defined, tails)
-        return round(float(bottom), 9), round(float(top), 9)
 
-    return interval(ratios), interval(differences)
+def _findings(fairness: Fairness, model: Predictions, config: Config) -> Iterator[Finding]:
+    """What is said about one protected attribute."""
+    yield from _small_groups(fairness, config)
+    if not fairness.gaps:
+        yield _nothing_to_compare(fairness, config)
+        return
+    if fairness.gaps["demographic_parity_ratio"].value is None:
+        yield Finding(
+            id="ratio_undefined",
+            verdict=Verdict.ERROR,
+            message=f"{fairness.where} cannot be judged: nobody in any group gets the favourable outcome",
+            where=fairness.where,
+            fix="check the decision threshold and the scores: the candidate decides 0 for every row",
+        )
+        return
+    for metric in _metrics(fairness, "candidate", config):
+        name = _LIMITS.get(metric.name)
+        if metric.threshold is None or name is None or not _applies(metric.name, model):
+            continue
+        verdict = Verdict.FAILED if name in config.failing else Verdict.WARNED
+        for found in judged(
+            metric,
+            config.judge,
+            finding_id=name,
+            failed=_wrong(fairness, metric),
+            fix=_FIX,
+            label=f"the {metric.name.replace('_', ' ')} of {fairness.where}",
+            no_effect=1.0 if metric.direction == "higher" else 0.0,
+            verdict=verdict,
+        ):
+            undefined = found.verdict is Verdict.ERROR and verdict is not Verdict.FAILED
+            yield found.model_copy(update={"verdict": Verdict.WARNED}) if undefined else found
+
+
+def _applies(metric: str, model: Predictions) -> bool:
+    """Whether a metric can be asked for: errors need outcomes, and some are for numbers alone."""
+    if metric.startswith("demographic_parity"):
+        return True
+    return model.outcome is not None and (metric == "error_gap") == (model.task is Task.REGRESSION)
+
+
+def _not_judged(model: Predictions) -> list[Finding]:
+    """What this data cannot say, so that nobody takes silence for a pass."""
+    if model.outcome is None:
+        missing = "errors by group, because no true outcome is given"
+    elif model.task is Task.REGRESSION:
+        missing = (
+            "equalized odds and accuracy by group, because a regression has none; predictions above the "
+            "median and mean errors are compared instead"
+        )
+    else:
+        return []
+    return [Finding(id="not_judged", verdict=Verdict.PASSED, message=f"not judged: {missing}")]
 
 
 def _small_groups(fairness: Fairness, config: Config) -> Iterator[Finding]:
@@ -327,85 +312,76 @@ def _small_groups(fairness: Fairness, config: Config) -> Iterator[Finding]:
             )
 
 
-def _findings(fairness: Fairness, config: Config) -> Iterator[Finding]:
-    """What is said about one protected attribute."""
-    yield from _small_groups(fairness, config)
-    if fairness.difference is None or fairness.ratio is None:
-        yield _undefined(fairness, config)
-        return
-    if exceeds(config.four_fifths, fairness.ratio):
-        yield Finding(
-            id="four_fifths",
-            verdict=Verdict.FAILED,
-            message=f"{_comparison(fairness)}: ratio {fairness.ratio:.3f}, below the four-fifths limit "
-            f"{config.four_fifths:g}",
-            where=fairness.attribute,
-            fix=_FIX,
-        )
-    if exceeds(fairness.difference, config.parity_difference):
-        yield Finding(
-            id="parity_difference",
-            verdict=Verdict.WARNED,
-            message=f"{_comparison(fairness)}: difference "
-            f"{100 * fairness.difference:.1f} percentage points, above {100 * config.parity_difference:.1f}",
-            where=fairness.attribute,
-            fix=_FIX,
-        )
-    if fairness.ratio_interval and _straddles(fairness.ratio_interval, config.four_fifths):
-        low, high = fairness.ratio_interval
-        yield Finding(
-            id="ratio_uncertain",
-            verdict=Verdict.PASSED,
-            message=f"with these rows the ratio could lie between {low:.3f} and {high:.3f} at "
-            f"{percent(config.confidence)} confidence, on either side of the limit {config.four_fifths:g}",
-            where=fairness.attribute,
-            fix="evaluate on more rows of the smaller groups to be sure",
-        )
-
-
-def _straddles(interval: Interval, limit: float) -> bool:
-    return interval[0] < limit <= interval[1]
-
-
-def _undefined(fairness: Fairness, config: Config) -> Finding:
-    if fairness.difference is None:
-        judged = len(fairness.judged)
-        return Finding(
-            id="nothing_to_compare",
-            verdict=Verdict.ERROR,
-            message=f"{fairness.attribute} cannot be judged: {judged} of {len(fairness.groups)} groups "
-            f"{'has' if judged == 1 else 'have'} at least {config.minimum_group_rows} rows, and a comparison "
-            "needs two",
-            where=fairness.attribute,
-            fix="evaluate on a batch with enough rows of at least two groups",
-        )
+def _nothing_to_compare(fairness: Fairness, config: Config) -> Finding:
+    judged_groups = len(fairness.judged)
     return Finding(
-        id="ratio_undefined",
+        id="nothing_to_compare",
         verdict=Verdict.ERROR,
-        message=f"{fairness.attribute} cannot be judged: nobody in any group gets the favourable outcome",
+        message=f"{fairness.attribute} cannot be judged: {judged_groups} of {len(fairness.groups)} groups "
+        f"{'has' if judged_groups == 1 else 'have'} at least {config.minimum_group_rows} rows, and a "
+        "comparison needs two",
         where=fairness.attribute,
-        fix="check the decision threshold and the scores: the candidate decides 0 for every row",
+        fix="evaluate on a batch with enough rows of at least two groups",
     )
 
 
 def _crossed_findings(fairness: Fairness, config: Config) -> Iterator[Finding]:
-    """Intersections inform, they do not decide: their groups are small and many."""
-    if fairness.ratio is not None and exceeds(config.four_fifths, fairness.ratio):
-        yield Finding(
-            id="intersection",
-            verdict=Verdict.PASSED,
-            message=f"{_comparison(fairness)}: ratio {fairness.ratio:.3f} between these crossed groups",
-            where=fairness.attribute,
-            fix=_FIX,
+    """Intersections are judged by the four-fifths limit alone: their groups are small and many."""
+    ratio = fairness.gaps.get("demographic_parity_ratio", Gap(None))
+    if ratio.value is None or not exceeds(config.four_fifths, ratio.value):
+        return
+    severity = {"inform": Verdict.PASSED, "warn": Verdict.WARNED, "fail": Verdict.FAILED}
+    metric = Metric(
+        name="demographic_parity_ratio",
+        value=ratio.value,
+        threshold=config.four_fifths,
+        direction="higher",
+        interval=ratio.interval,
+        confidence=config.confidence,
+        n=sum(group["n"] for group in fairness.judged.values()),
+        where=fairness.where,
+    )
+    text = f"{_comparison(fairness)}: ratio {ratio.value:.3f} between these crossed groups"
+    for found in judged(
+        metric,
+        config.judge,
+        finding_id="intersection",
+        failed=text,
+        fix=_FIX,
+        no_effect=1.0,
+        label=f"the demographic parity ratio of {fairness.where}",
+        verdict=severity[config.intersections],
+    ):
+        yield (
+            found
+            if config.intersections != "inform"
+            else found.model_copy(update={"verdict": Verdict.PASSED})
         )
+
+
+def _wrong(fairness: Fairness, metric: Metric) -> str:
+    """The sentence for a limit that is not kept."""
+    value, limit = metric.value or 0.0, metric.threshold or 0.0
+    if metric.name == "demographic_parity_ratio":
+        return f"{_comparison(fairness)}: ratio {value:.3f}, below the four-fifths limit {limit:g}"
+    if metric.name == "demographic_parity_difference":
+        points = f"{100 * value:.1f} percentage points, above {100 * limit:.1f}"
+        return f"{_comparison(fairness)}: difference {points}"
+    if metric.name == "error_gap":
+        return (
+            f"mean errors of {fairness.where} differ by {percent(value)} of the whole, above {percent(limit)}"
+        )
+    points = f"{100 * value:.1f} percentage points, above {100 * limit:.1f}"
+    return f"{_RATE_OF[metric.name]} of {fairness.where} differ by {points}"
 
 
 def _comparison(fairness: Fairness) -> str:
     low, high = fairness.extremes()
     rates = {name: group["selection_rate"] for name, group in fairness.judged.items()}
     n = fairness.groups[low]["n"], fairness.groups[high]["n"]
+    what = f"the outcome {fairness.view!r}" if fairness.view else "the favourable outcome"
     return (
-        f"{low} get the favourable outcome in {percent(rates[low])} of {n[0]} cases, against "
+        f"{low} get {what} in {percent(rates[low])} of {n[0]} cases, against "
         f"{percent(rates[high])} of {n[1]} for {high}"
     )
 
@@ -413,52 +389,49 @@ def _comparison(fairness: Fairness) -> str:
 def _metrics(fairness: Fairness, model: str, config: Config) -> Iterator[Metric]:
     prefix = "" if model == "candidate" else "champion."
     judge = model == "candidate" and not fairness.crossed
-    engine = f"fairlearn {_engines()['fairlearn']}"
     n = sum(group["n"] for group in fairness.judged.values())
     for name, group in fairness.groups.items():
         if fairness.crossed:
             break  # bias.json has them; there are many
+        place = f"{fairness.where}: {name}"
         yield Metric(
-            name=f"{prefix}selection_rate",
-            value=group["selection_rate"],
-            interval=group["interval"],
-            confidence=config.confidence,
-            n=group["n"],
-            where=f"{fairness.attribute}: {name}",
-        )
-    for metric, value, threshold, direction, interval in (
-        ("demographic_parity_ratio", fairness.ratio, config.four_fifths, "higher", fairness.ratio_interval),
-        (
-            "demographic_parity_difference",
-            fairness.difference,
-            config.parity_difference,
-            "lower",
-            fairness.difference_interval,
-        ),
-        ("equalized_odds_difference", fairness.equalized_odds, None, "lower", None),
-        ("accuracy_gap", fairness.accuracy_gap, None, "lower", None),
-    ):
+            name=f"{prefix}selection_rate", value=group["selection_rate"], interval=group["interval"],
+            confidence=config.confidence, n=group["n"], where=place, method="Wilson",
+        )  # fmt: skip
+        yield Metric(
+            name=f"{prefix}impact_ratio", value=group["impact_ratio"], direction="higher", n=group["n"],
+            where=place, method="excluded: under the smallest share" if group["excluded"] else "",
+        )  # fmt: skip
+    for metric, gap in fairness.gaps.items():
+        limit = getattr(config, _LIMITS[metric]) if metric in _LIMITS and judge else None
         yield Metric(
             name=prefix + metric,
-            value=value,
-            threshold=threshold if judge else None,
-            direction=direction,
-            interval=interval,
-            confidence=config.confidence if interval else None,
+            value=gap.value,
+            threshold=limit,
+            direction="higher" if metric.endswith("ratio") else "lower",
+            interval=gap.interval,
+            confidence=config.confidence if gap.interval else None,
             n=n,
-            where=fairness.attribute,
-            engine=engine,
+            where=fairness.where,
+            engine=f"fairlearn {_engines()['fairlearn']}" if metric not in _OWN else "",
+            method="simultaneous bootstrap" if gap.interval else "",
         )
+
+
+_OWN = {"impact_ratio", "error_gap"}
+"""Metrics that are not fairlearn's."""
 
 
 def _summary(single: list[Fairness], findings: list[Finding], config: Config) -> str:
     for verdict in (Verdict.ERROR, Verdict.FAILED):
         if these := [finding for finding in findings if finding.verdict is verdict]:
             return f"{_several(these)}."
-    worst = min(single, key=lambda fairness: fairness.ratio or 0)
+    worst = min(single, key=lambda fairness: fairness.gaps["demographic_parity_ratio"].value or 0)
+    ratio = worst.gaps["demographic_parity_ratio"].value or 0.0
+    kept = "is shown to be" if exceeds(config.four_fifths, ratio) else "is"
     held = (
-        "No protected group is left behind by more than the four-fifths rule allows; the widest gap is in "
-        f"{worst.attribute}: {_comparison(worst)}, ratio {worst.ratio:.3f} (limit {config.four_fifths:g})"
+        f"No protected group {kept} left behind by more than the four-fifths rule allows; the widest gap is "
+        f"in {worst.where}: {_comparison(worst)}, ratio {ratio:.3f} (limit {config.four_fifths:g})"
     )
     warned = [finding for finding in findings if finding.verdict is Verdict.WARNED]
     return f"{held}. {_several(warned)}." if warned else f"{held}."
