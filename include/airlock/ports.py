@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.base import Value
 from airlock.core.policy import IsolationLevel
+from airlock.core.rules import Engine
 
 
 class Clock(Protocol):
@@ -202,12 +203,13 @@ class Sandbox(Protocol):
         """
 
 
-class PolicyEngine(Protocol):
-    """Evaluates rule conditions."""
+class PolicyEngine(Engine, Protocol):
+    """Evaluates the rules of a policy, and single conditions."""
 
     def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
         """True or false.
 
         Raises:
+            ConfigurationError: the condition cannot be used.
             InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
         """

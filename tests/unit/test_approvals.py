@@ -12,6 +12,7 @@ from airlock.core.approvals import Answer, Quorum, QuorumState, objection, tally
 from airlock.core.decision import AskedSeat, Decision, Outcome
 from airlock.core.people import People, Person
 from airlock.core.policy import Tier, Track
+from tests.support.engines import TODAY
 
 PEOPLE = People(
     people=[
@@ -32,6 +33,7 @@ def make_decision(*roles: str, outcome: Outcome = Outcome.PENDING, **changes: An
         "track": Track.RED,
         "tier": Tier.HIGH,
         "reasons": [],
+        "as_of": TODAY,
         "seats": [AskedSeat(role=role, reason="a test") for role in roles],
         "manifest_digest": "m",
         "evidence": {"bias": "e"},

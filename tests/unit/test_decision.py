@@ -14,7 +14,6 @@ from airlock.core.decision import (
     Outcome,
     decide,
     gate_verdicts,
-    render,
     required_gates,
 )
 from airlock.core.errors import ConfigurationError, InvalidInputError
@@ -33,6 +32,9 @@ from airlock.core.policy import (
     Tier,
     Track,
 )
+from airlock.core.rules import FactSet
+from airlock.core.sentences import render
+from tests.support.engines import TODAY, FunctionEngine
 from tests.support.gates import make_manifest, make_workload
 
 WEIGHT = {Outcome.ALLOW: 0, Outcome.PENDING: 1, Outcome.DENY: 2}
@@ -80,7 +82,10 @@ def make_policy(*rules: Rule, gates: list[str] | None = None, **changes: Any) ->
         "version": "1.0.0",
         "description": "for tests",
         "limits": {"change": Limit(value=0.05, unit="share", owner="risk", why="a test")},
-        "roles": {name: Role(title=name, answers_for="a test") for name in ("risk", "engineer", "analyst")},
+        "roles": {
+            name: Role(title=name, answers_for="a test")
+            for name in ("risk", "engineer", "analyst", "data-governance")
+        },
         "gates": {name: {} for name in (GATES if gates is None else gates)},
         "rules": list(rules) or [make_rule("never", "false", Effect(track=Track.RED))],
         "approval": ApprovalRules(seats=SEATS, expires_hours=1, minimum_comment=1),
@@ -128,7 +133,8 @@ def judge(
         workload=WORKLOAD,
         policy=policy or make_policy(*rules),
         evidence=evidence,
-        evaluate=evaluate,
+        engine=FunctionEngine(evaluate),
+        as_of=TODAY,
     )
 
 
@@ -168,7 +174,8 @@ def test_track_rules_may_ask_for_the_tier() -> None:
         workload=WORKLOAD,
         policy=make_policy(asks, high),
         evidence=all_passed(),
-        evaluate=with_tier,
+        engine=FunctionEngine(with_tier),
+        as_of=TODAY,
     )
     assert (decision.tier, decision.track) == (Tier.HIGH, Track.RED)
     assert decision.sentence == "tier high"
@@ -277,7 +284,7 @@ def test_a_rule_that_cannot_be_evaluated_denies(effect: Effect, condition: str) 
         assert decision.track is Track.RED
 
 
-@pytest.mark.parametrize("because", ["{workload.name|percent}", "{workload.name|shout}", "{limits|number}"])
+@pytest.mark.parametrize("because", ["{workload.name|percent}", "{workload.name|no}", "{release.first|list}"])
 def test_a_reason_that_cannot_be_written_denies_and_does_not_crash(because: str) -> None:
     decision = judge(all_passed(), make_rule("broken", "true", Effect(track=Track.GREEN), because=because))
     assert decision.outcome is Outcome.DENY
@@ -373,7 +380,7 @@ def test_an_approval_binds_to_the_policy(some_rules: list[Rule]) -> None:
 )
 def test_facts_are_inserted(template: str, text: str) -> None:
     facts = {"a": {"b": 0.1234, "c": 12345.6, "list": ["x", "y"], "none": [], "text": "{a.b}"}}
-    assert render(template, facts) == text
+    assert render(template, FactSet(facts).flat) == text
 
 
 def test_an_unknown_format_is_a_fault_of_the_policy() -> None:

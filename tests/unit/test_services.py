@@ -56,6 +56,7 @@ from tests.support.deployments import (
     open_world,
     shipped_gates,
 )
+from tests.support.engines import TODAY
 
 Build = Callable[[World], str]
 
@@ -1500,6 +1501,7 @@ def pending(roles: list[str]) -> Decision:
         track=Track.RED,
         tier=Tier.LOW,
         reasons=[],
+        as_of=TODAY,
         seats=[AskedSeat(role=role, reason="x") for role in roles],
         manifest_digest="a" * 64,
         evidence={},

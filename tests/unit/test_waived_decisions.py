@@ -14,6 +14,7 @@ from airlock.core.evidence import Evidence, Verdict
 from airlock.core.people import People
 from airlock.core.policy import Effect, Policy, Role, Rule, Track
 from airlock.core.waiver import DAY_US, Waiver, WaiverRules
+from tests.support.engines import TODAY, FunctionEngine
 from tests.unit.test_decision import (
     GATES,
     MANIFEST,
@@ -58,7 +59,8 @@ def judge(evidence: dict[str, Evidence], *waivers: Waiver, under: Policy | None 
         workload=WORKLOAD,
         policy=under or policy(),
         evidence=evidence,
-        evaluate=evaluate,
+        engine=FunctionEngine(evaluate),
+        as_of=TODAY,
         waivers=waivers,
     )
 

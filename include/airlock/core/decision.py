@@ -5,25 +5,23 @@ The same evidence under the same policy gives the same bytes, today and in ten y
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from airlock.core.base import Value
 from airlock.core.canonical import digest_of
-from airlock.core.errors import ConfigurationError
 from airlock.core.evidence import SCORE, Evidence, Verdict
 from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
-from airlock.core.policy import Policy, Rule, Seat, Tier, Track
+from airlock.core.policy import Policy, Seat, Tier, Track
+from airlock.core.rules import Engine, FactSet, Reason, Session, evaluate_phase, policy_digest
 from airlock.core.waiver import NEVER, Waiver, covering, waive_gate
 from airlock.core.workload import Workload
 
 Level = TypeVar("Level", Tier, Track)
-
-Evaluate = Callable[[str, Mapping[str, Any]], bool]
-"""Evaluates a rule's condition over facts; raises on anything but true or false."""
 
 
 class Outcome(StrEnum):
@@ -32,28 +30,6 @@ class Outcome(StrEnum):
     ALLOW = "ALLOW"
     DENY = "DENY"
     PENDING = "PENDING"
-
-
-class Reason(Value):
-    """Why: a rule or a gate, in words, with what would make it lighter or right.
-
-    Attributes:
-        waived_by: ids of the waivers that let a denying reason stand without denying.
-        error: the rule could not be evaluated; that is never waived.
-    """
-
-    rule: str
-    effect: str
-    message: str
-    fix: str = ""
-    fired: bool = True
-    waived_by: list[str] = []
-    error: bool = False
-
-    @property
-    def denies(self) -> bool:
-        """Whether it denies the release."""
-        return self.fired and self.effect == "deny" and not self.waived_by
 
 
 class AskedSeat(Seat):
@@ -67,6 +43,7 @@ class Decision(Value):
 
     ``track`` is ``None`` when gates gave no answer and what they would have measured could still make it
     heavier; such a release is denied. ``waivers`` maps the id of each waiver it rests on to its digest.
+    ``as_of`` is the day on which rules had to be in force.
     """
 
     release_id: str
@@ -79,6 +56,7 @@ class Decision(Value):
     evidence: dict[str, str]
     policy_version: str
     policy_digest: str
+    as_of: date
     waivers: dict[str, str] = {}
 
     @property
@@ -105,54 +83,6 @@ def required_gates(policy: Policy) -> list[str]:
     return [*policy.gates, SCORE]
 
 
-_FIELD = re.compile(r"\{([a-z_][a-z0-9_.]*)(?:\|([a-z]+))?\}")
-_FORMATS: dict[str, Callable[[Any], str]] = {
-    "percent": lambda value: f"{100 * float(value):.1f} %",
-    "number": lambda value: f"{float(value):,.6g}",
-    "list": lambda value: ", ".join(str(item) for item in value) or "none",
-}
-
-
-def render(template: str, facts: Mapping[str, Any]) -> str:
-    """Insert facts into a sentence: ``{limits.red_change|percent}``. A missing fact reads "unknown".
-
-    Raises:
-        ConfigurationError: for an unknown format name.
-    """
-
-    def insert(match: re.Match[str]) -> str:
-        value: Any = facts
-        for part in match[1].split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                return "unknown"
-            value = value[part]
-        if match[2] is None:
-            return str(value)
-        if match[2] not in _FORMATS:
-            raise ConfigurationError(
-                f"unknown format {match[2]!r} in {template!r}", fix=f"use one of {sorted(_FORMATS)}"
-            )
-        return _FORMATS[match[2]](value)
-
-    return _FIELD.sub(insert, template)
-
-
-def _rule_reason(rule: Rule, facts: Mapping[str, Any], evaluate: Evaluate) -> Reason:
-    label = rule.effect.label
-    try:
-        fired = evaluate(rule.when, facts)
-        text = render(rule.because if fired else rule.otherwise, facts)
-    except Exception as error:  # noqa: BLE001  # a rule that cannot be evaluated denies, whatever the reason
-        return Reason(
-            rule=rule.id,
-            effect="deny",
-            message=f"rule {rule.id} could not be evaluated: {error}",
-            fix="see which gate did not measure the missing fact, and fix that first",
-            error=True,
-        )
-    return Reason(rule=rule.id, effect=label, message=text, fix=rule.fix if fired else "", fired=fired)
-
-
 def _gate_reasons(
     policy: Policy, evidence: Mapping[str, Evidence], waivers: Sequence[Waiver]
 ) -> list[Reason]:
@@ -171,6 +101,8 @@ def _gate_reasons(
                     message=record.result.summary,
                     fix=fixes[0] if fixes else "",
                     waived_by=[waiver.waiver_id for waiver in waive_gate(record, waivers)],
+                    owner=policy.owner_of_gate(gate) or "",
+                    facts=_beyond_limits(record),
                 )
             )
     missing = [gate for gate in required_gates(policy) if gate not in evidence]
@@ -188,17 +120,33 @@ def _gate_reasons(
     return reasons
 
 
+def _beyond_limits(record: Evidence) -> dict[str, Any]:
+    """The numbers of a gate that are on the wrong side of their limits, and the limits."""
+    found: dict[str, Any] = {}
+    for metric in record.result.metrics:
+        if metric.value is None or metric.threshold is None or metric.direction == "none":
+            continue
+        beyond = metric.value - metric.threshold
+        if (beyond < 0) if metric.direction == "higher" else (beyond > 0):
+            name = f"{metric.name} {metric.where}".strip()
+            found |= {name: metric.value, f"limit of {name}": metric.threshold}
+    return found
+
+
 def decide(
     *,
     manifest: Manifest,
     workload: Workload,
     policy: Policy,
     evidence: Mapping[str, Evidence],
-    evaluate: Evaluate,
+    engine: Engine,
+    as_of: date,
     waivers: Sequence[Waiver] = (),
 ) -> Decision:
     """Judge a release.
 
+    ``as_of`` is the day on which rules must not have expired. It is an input, and the decision keeps it, so
+    that the same evidence gives the same decision in ten years.
     ``waivers`` are those in force for it. The decision names the ones it rests on; given these alone, or
     together with others that are not needed, it is the same.
 
@@ -206,31 +154,33 @@ def decide(
     the result does not depend on the order of ``evidence``; evidence counts only for its own gate and
     manifest.
     """
+    released = manifest.digest
     evidence = {
         name: record
         for name, record in evidence.items()
-        if record.gate == name and record.manifest_digest == manifest.digest
+        if record.gate == name and record.manifest_digest == released
     }
     waivers = usable(waivers, manifest, policy)
-    facts = build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence)
+    facts = FactSet(build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence))
+    session = engine.begin(policy, facts)
+    run = partial(evaluate_phase, policy=policy, session=session, facts=facts, as_of=as_of)
     reasons = _gate_reasons(policy, evidence, waivers)
     measured = all(
         gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
     )
-    tier_reasons = _evaluate_phase(policy.rules, "tier", facts, evaluate)
+    tier_reasons = run("tier")
     tier = _heaviest(tier_reasons, Tier)
     reasons += tier_reasons
-    facts["risk"] = {"tier": str(tier)}
-    track_reasons = _evaluate_phase(policy.rules, "track", facts, evaluate)
+    facts.learn("risk", "tier", str(tier))
+    foreign = _foreign(policy, session)
+    track_reasons = [*run("track"), *(reason for reason in foreign if reason.effect.startswith("track "))]
     if measured:
-        denials = [
-            _waive(reason, waivers) for reason in _evaluate_phase(policy.rules, "deny", facts, evaluate)
-        ]
+        denials = [*run("deny"), *(reason for reason in foreign if reason.effect == "deny")]
+        denials = [_waive(reason, waivers) for reason in denials]
         resting = _waiver_reasons(policy, reasons + denials, waivers)
         track: Track | None = _heaviest([*track_reasons, *resting], Track)
-        reasons += [*track_reasons, *denials, *resting]
-        for phase in ("warn", "seats"):
-            reasons += _evaluate_phase(policy.rules, phase, facts, evaluate)
+        warnings = [*run("warn"), *(reason for reason in foreign if reason.effect == "warn")]
+        reasons += [*track_reasons, *denials, *resting, *warnings, *run("seats")]
     else:
         # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
         known = [reason for reason in track_reasons if reason.effect != "deny"]
@@ -248,10 +198,11 @@ def decide(
         tier=tier,
         reasons=reasons,
         seats=seats,
-        manifest_digest=manifest.digest,
+        manifest_digest=released,
         evidence={name: evidence[name].digest for name in sorted(evidence)},
         policy_version=policy.version,
-        policy_digest=policy.digest,
+        policy_digest=policy_digest(policy),
+        as_of=as_of,
         waivers={waiver.waiver_id: waiver.digest for waiver in waivers if waiver.waiver_id in used},
     )
 
@@ -295,10 +246,28 @@ def _waiver_reasons(policy: Policy, reasons: Sequence[Reason], waivers: Sequence
     ]
 
 
-def _evaluate_phase(
-    rules: Sequence[Rule], phase: str, facts: Mapping[str, Any], evaluate: Evaluate
-) -> list[Reason]:
-    return [_rule_reason(rule, facts, evaluate) for rule in rules if rule.effect.phase == phase]
+def _foreign(policy: Policy, session: Session) -> list[Reason]:
+    """Reasons of rules outside YAML; what an engine cannot say denies, and so does a name used twice."""
+    if not policy.rego:
+        return []
+    try:
+        found = list(session.foreign())
+    except Exception as error:  # noqa: BLE001  # rules that cannot be evaluated deny, whatever the reason
+        return [
+            Reason(
+                rule="rego",
+                effect="deny",
+                message=f"the rules in Rego could not be evaluated: {error}",
+                fix="see `airlock policy check`; where a fact was not measured, fix that gate first",
+                error=True,
+            )
+        ]
+    known = {rule.id for rule in policy.rules}
+    for reason in found:
+        if reason.rule in known:
+            message = f"the id {reason.rule} belongs to a rule in YAML and to one in Rego"
+            return [Reason(rule="rego", effect="deny", message=message, fix="rename one", error=True)]
+    return found
 
 
 def _seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[AskedSeat]:

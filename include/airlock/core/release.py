@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from airlock.core.approvals import Answer
@@ -57,6 +58,11 @@ class Release:
     submitted_us: int
     last_us: int
     events: list[Event] = field(repr=False)
+
+    @property
+    def submitted_on(self) -> date:
+        """The day it was submitted, in UTC; rules must be in force on it."""
+        return datetime.fromtimestamp(self.submitted_us // 1_000_000, UTC).date()
 
     def first(self, kind: Kind) -> Event | None:
         """The first event of a kind."""

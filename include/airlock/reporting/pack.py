@@ -12,10 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from airlock.core.decision import Decision, Reason
+from airlock.core.decision import Decision
 from airlock.core.evidence import Evidence, Finding, Metric, Verdict
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy
+from airlock.core.rules import Reason
 from airlock.core.workload import Workload
 from airlock.proof import REPORT_HEAD, Answer, Checkpoint, LogEntry, PublicKey, Story
 from airlock.reporting.regulations import REGIMES, Asked

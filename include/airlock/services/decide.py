@@ -20,7 +20,8 @@ def compute(deployment: Deployment, case: Case, waivers: Sequence[Waiver]) -> De
         workload=case.workload,
         policy=case.policy,
         evidence=read_evidence(deployment, case),
-        evaluate=deployment.engine.evaluate,
+        engine=deployment.engine,
+        as_of=case.release.submitted_on,
         waivers=waivers,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from airlock.core.decision import Decision, Reason
+from airlock.core.decision import Decision
 from airlock.core.evidence import Evidence, Verdict
+from airlock.core.rules import Reason
 from airlock.services.approve import SeatRequest
 from airlock.services.deployment import Deployment
 from airlock.services.releases import open_case, read_evidence
