@@ -27,6 +27,7 @@ class _Commands(LazyGroup):
         "reject": "airlock.cli.release:reject",
         "release": "airlock.cli.release:app",
         "workload": "airlock.cli.workload:app",
+        "gate": "airlock.cli.gate:app",
         "audit": "airlock.cli.audit:app",
         "evidence": "airlock.cli.evidence:app",
     }

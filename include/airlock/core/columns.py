@@ -15,6 +15,17 @@ Label = str | int | float | bool
 """A value of a label column, such as ``1`` or ``approved``."""
 
 
+def label_text(value: object) -> str:
+    """A label as text; the numbers 1 and 1.0, ``True`` and the text ``1`` are all ``"1"``."""
+    if isinstance(value, str):
+        return value
+    try:
+        whole = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
+    return str(whole) if value == whole else str(value)
+
+
 class Task(StrEnum):
     """What the model predicts.
 

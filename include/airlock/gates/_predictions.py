@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airlock.core.columns import Task
+from airlock.core.columns import Task, label_text
 from airlock.core.evidence import GateResult
-from airlock.gates.base import MISSING_GROUP, GateContext, cannot_judge, text_of
+from airlock.gates.base import MISSING_GROUP, GateContext, cannot_judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ def groups_of(column: pd.Series[Any], words: dict[str, str]) -> Groups:
     import numpy as np
 
     codes, values = column.factorize()
-    named = [words.get(text_of(value), text_of(value)) for value in values]
+    named = [words.get(label_text(value), label_text(value)) for value in values]
     named += [MISSING_GROUP if MISSING_GROUP not in named else f"{MISSING_GROUP} (no value)"]
     codes = np.where(codes < 0, len(values), codes)
     names = sorted({named[code] for code in np.unique(codes)})
@@ -168,7 +168,7 @@ def _unusable(model: str, message: str, task: Task) -> GateResult:
 
 
 def _classes(columns: list[pd.Series[Any]]) -> list[str]:
-    return sorted({text_of(value) for column in columns for value in column.dropna().unique()})
+    return sorted({label_text(value) for column in columns for value in column.dropna().unique()})
 
 
 def _numbers(column: pd.Series[Any], task: Task, classes: list[str]) -> tuple[Floats, int]:
@@ -178,7 +178,7 @@ def _numbers(column: pd.Series[Any], task: Task, classes: list[str]) -> tuple[Fl
 
     if task is Task.MULTICLASS:
         codes, values = column.factorize()
-        place = np.array([*(classes.index(text_of(value)) for value in values), -1], dtype="float64")
+        place = np.array([*(classes.index(label_text(value)) for value in values), -1], dtype="float64")
         return place[codes], int((codes < 0).sum())
     numbers = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
     if task is Task.BINARY:

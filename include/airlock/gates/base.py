@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airlock.core.columns import Columns, Label, Task
+from airlock.core.columns import Columns, Label, Task, label_text
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, Manifest
@@ -27,8 +27,28 @@ class Stage(StrEnum):
     AFTER_SCORING = "after_scoring"
 
 
+class Need(StrEnum):
+    """What a gate looks at when it judges plain files; the first three are files with data."""
+
+    CURRENT = "current"
+    REFERENCE = "reference"
+    PREDICTIONS = "predictions"
+    ARTIFACT = "artifact"
+    CARD = "card"
+    SUITE = "suite"
+    CONTEXT = "context"
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it is a file given on the command line, and not a key of the configuration."""
+        return self in (Need.CURRENT, Need.REFERENCE, Need.PREDICTIONS)
+
+
 class GateModule(Protocol):
-    """The interface of a gate module."""
+    """The interface of a gate module.
+
+    ``NEEDS`` may be left out: the gate then looks at current and reference data.
+    """
 
     __doc__: str | None
     STAGE: Stage
@@ -211,16 +231,5 @@ def group_names(column: pd.Series[Any], words: dict[str, str]) -> list[str]:
     all ``"1"``. A value it does not name is called by its text.
     """
     codes, values = column.factorize()
-    names = [words.get(text_of(value), text_of(value)) for value in values]
+    names = [words.get(label_text(value), label_text(value)) for value in values]
     return [names[code] if code >= 0 else MISSING_GROUP for code in codes]
-
-
-def text_of(value: object) -> str:
-    """A value as text; whole numbers without a point, however they are stored."""
-    if isinstance(value, str):
-        return value
-    try:
-        whole = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
-    return str(whole) if value == whole else str(value)

@@ -34,7 +34,7 @@ from airlock.gates._config import Uncertain
 from airlock.gates._fairness import CROSS, Fairness, Gap, Sampling, error_gap, measure
 from airlock.gates._mitigation import mitigation_findings
 from airlock.gates._predictions import Groups, Predictions, groups_of, read_predictions
-from airlock.gates.base import GateContext, Stage, cannot_judge
+from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = Stage.AFTER_SCORING
+NEEDS = (Need.CURRENT, Need.PREDICTIONS)
 
 _FIX = (
     "see in the explainability gate which features carry the difference and whether the business needs "

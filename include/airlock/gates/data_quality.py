@@ -25,7 +25,7 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.statistics import exceeds, percent
-from airlock.gates.base import GateContext, Stage, cannot_judge
+from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = Stage.BEFORE_SCORING
+NEEDS = (Need.CURRENT, Need.REFERENCE, Need.SUITE)
 
 _EXAMPLES = 3
 _NAMED = 4

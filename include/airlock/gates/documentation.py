@@ -27,12 +27,13 @@ from pydantic import Field, model_validator
 from airlock import __version__
 from airlock.core.base import Value
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
-from airlock.gates.base import GateContext, Stage
+from airlock.gates.base import GateContext, Need, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 STAGE = Stage.BEFORE_SCORING
+NEEDS = (Need.CARD, Need.CONTEXT)
 
 ENGINE = f"airlock {__version__}"
 _SHOWN = 10

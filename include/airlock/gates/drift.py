@@ -23,7 +23,7 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.statistics import exceeds, percent
-from airlock.gates.base import GateContext, Stage, cannot_judge, unusable_scores
+from airlock.gates.base import GateContext, Need, Stage, cannot_judge, unusable_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Bins = Literal["equal width", "training deciles", "values"]
 
 STAGE = Stage.AFTER_SCORING
+NEEDS = (Need.CURRENT, Need.REFERENCE)
 
 _SEED = 20_240_603
 _FEW_VALUES = 20

@@ -23,7 +23,7 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.statistics import exceeds, percent
-from airlock.gates.base import GateContext, Stage, group_names, unusable_scores
+from airlock.gates.base import GateContext, Need, Stage, group_names, unusable_scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 STAGE = Stage.AFTER_SCORING
+NEEDS = (Need.CURRENT, Need.PREDICTIONS)
 
 MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "brier", "log_loss"]
 

@@ -30,7 +30,7 @@ from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.personal_data import find_personal_data, is_card_number, looks_like_card, mask
 from airlock.core.statistics import exceeds
-from airlock.gates.base import MISSING_GROUP, GateContext, Stage, cannot_judge, group_names
+from airlock.gates.base import MISSING_GROUP, GateContext, Need, Stage, cannot_judge, group_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Integers = npt.NDArray[np.int64]
 
 STAGE = Stage.BEFORE_SCORING
+NEEDS = (Need.CURRENT, Need.REFERENCE)
 
 
 class Config(Value):

@@ -25,9 +25,10 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
-from airlock.gates.base import GateContext, Stage, cannot_judge
+from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
 STAGE = Stage.BEFORE_SCORING
+NEEDS = (Need.ARTIFACT,)
 
 _MB = 1 << 20
 _SHOWN = 5  # names in a sentence; all of them stand in scan.json

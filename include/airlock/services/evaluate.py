@@ -26,9 +26,10 @@ from airlock.core.errors import (
 )
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
-from airlock.gates import load_gate
+from airlock.gates import gate_text, load_gate
 from airlock.gates.base import GateContext, Scores
 from airlock.ports import SandboxRequest
+from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
 from airlock.services.releases import Case, open_case, read_evidence
 
@@ -70,9 +71,27 @@ def evaluate(deployment: Deployment, release_id: str, gate: str) -> Evidence:
             raise
         except Exception as error:  # noqa: BLE001  # a gate that breaks must not pass, and must say why
             result = error_result(gate, error)
+        view = gate_view(gate, result, config.to_data(), f"release {release_id}")
+        for name, data in report_files(view).items():
+            context.attach(name, data)
         result = result.model_copy(update={"files": {**result.files, **context.files}})
     seconds = time.monotonic() - started
     return keep_evidence(deployment, case, gate, config=config.to_data(), result=result, seconds=seconds)
+
+
+def gate_view(gate: str, result: GateResult, limits: dict[str, Any], subject: str) -> GateView:
+    """What a report about this answer shows."""
+    text = gate_text(gate)
+    return GateView(
+        gate=gate,
+        title=text.title,
+        why=text.why,
+        good=text.good,
+        fix=text.fix,
+        result=result,
+        limits=limits,
+        subject=subject,
+    )
 
 
 def error_result(gate: str, error: Exception) -> GateResult:

@@ -1,0 +1,197 @@
+"""Run one gate on plain files, without Airflow, registry or workload (requirement T-7)."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from airlock.adapters.evidence import hash_file
+from airlock.adapters.sandbox import ProcessSandbox
+from airlock.adapters.yaml_files import load_yaml
+from airlock.core.canonical import parse_json, sha256_hex
+from airlock.core.errors import ConfigurationError, InvalidInputError
+from airlock.core.evidence import Finding, GateResult, Verdict
+from airlock.core.manifest import ArtifactRef, FileRef
+from airlock.core.policy import Policy
+from airlock.gates import load_gate
+from airlock.gates.base import GateContext
+from airlock.ports import SandboxRequest
+from airlock.reporting.gate_report import answer_data
+from airlock.services.evaluate import error_result
+from airlock.services.gate_files import FileConfig, PlainData, limits_for, newest_policy, read_config
+
+
+@dataclass(frozen=True)
+class GateRun:
+    """What a gate said about plain files.
+
+    Attributes:
+        gate: its name.
+        limits: its complete configuration.
+        result: its answer.
+        seconds: how long it took, without reading the configuration.
+        files: what it attached: file name → content.
+    """
+
+    gate: str
+    limits: dict[str, Any]
+    result: GateResult
+    seconds: float
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def to_data(self) -> dict[str, Any]:
+        """The run for programs; these keys are fixed."""
+        return {**answer_data(self.gate, self.result), "seconds": round(self.seconds, 3)}
+
+
+def run_gate(
+    gate: str,
+    config_file: Path,
+    *,
+    current: Path | None = None,
+    reference: Path | None = None,
+    predictions: Path | None = None,
+) -> GateRun:
+    """Judge files with one gate. What is wrong with the data becomes an ``ERROR``, never an exception.
+
+    Raises:
+        NotFoundError: there is no such configuration file.
+        ConfigurationError: there is no such gate, or the configuration is wrong.
+    """
+    config = read_config(config_file, gate)
+    policy = newest_policy()
+    limits, taken = limits_for(gate, config, policy, config_file)
+    started, kept = time.perf_counter(), {}
+
+    def store(data: bytes) -> str:
+        kept[digest := sha256_hex(data)] = data
+        return digest
+
+    attached: dict[str, str] = {}
+    try:
+        data = PlainData(config, current=current, reference=reference, predictions=predictions)
+        with _context(config, data, config_file.parent, policy) as context:
+            context.store = store
+            result = load_gate(gate).evaluate(context, limits)
+            attached = {**result.files, **context.files}
+        result.to_bytes()  # what cannot be kept was not measured
+    except Exception as error:  # noqa: BLE001  # whatever breaks, the person gets words and no pass
+        result = error_result(gate, error)
+    seconds = time.perf_counter() - started
+    if taken and policy is not None:
+        result = result.model_copy(update={"findings": [*result.findings, _from_policy(taken, policy)]})
+    files = {name: kept[digest] for name, digest in attached.items() if digest in kept}
+    return GateRun(gate, limits.to_data(), result, seconds, files)
+
+
+def _from_policy(taken: list[str], policy: Policy) -> Finding:
+    return Finding(
+        id="limits.from_policy",
+        verdict=Verdict.PASSED,
+        message=f"{', '.join(taken)}: taken from policy {policy.version}, because the configuration leaves "
+        f"{'it' if len(taken) == 1 else 'them'} out",
+        where="limits",
+        fix="write them under limits to judge by numbers of your own",
+    )
+
+
+@contextmanager
+def _context(
+    config: FileConfig, data: PlainData, folder: Path, policy: Policy | None
+) -> Iterator[GateContext]:
+    with tempfile.TemporaryDirectory(prefix="airlock-gate-") as temporary:
+        artifact = cache(lambda: _artifact(_input(config.artifact, folder, "artifact"), Path(temporary)))
+        yield GateContext(
+            columns=data.columns,
+            positive=data.positive,
+            task=data.task,
+            title=config.artifact or "plain files",
+            evaluation=lambda: data.current,
+            training=lambda: data.reference,
+            current_path=data.current_path,
+            reference_path=data.reference_path,
+            scores=lambda: data.scores,
+            scored=data.scored,
+            has_champion=data.has_champion,
+            artifact=artifact,
+            candidate=cache(lambda: _identified(artifact())),
+            scan=cache(lambda: _scan(artifact(), Path(temporary), policy)),
+            suite=lambda: _suite(_input(config.suite, folder, "suite")),
+            documentation=lambda: _text(_input(config.card, folder, "card")),
+            business_context=config.context,
+            protected_class_data=config.protected_class_data,
+            store=sha256_hex,
+        )
+
+
+def _input(name: str | None, folder: Path, key: str) -> Path:
+    if name is None:
+        raise InvalidInputError(
+            f"this gate needs {key}", where=key, fix=f"add `{key}: PATH` to the configuration"
+        )
+    path = folder / name
+    if not path.exists():
+        raise InvalidInputError(f"{key}: there is no {path}", where=key, fix="check the path")
+    return path
+
+
+def _artifact(source: Path, temporary: Path) -> Path:
+    """The artifact as a folder; a single file is put into one of its own."""
+    if source.is_dir():
+        return source
+    target = temporary / "artifact"
+    target.mkdir()
+    (target / source.name).write_bytes(source.read_bytes())
+    return target
+
+
+def _identified(root: Path) -> ArtifactRef:
+    files = [
+        FileRef(path=path.relative_to(root).as_posix(), sha256=hash_file(path), size=path.stat().st_size)
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    ]
+    if not files:
+        raise InvalidInputError("the artifact is empty", where=str(root), fix="give the folder of the model")
+    return ArtifactRef(version="0", sha256=ArtifactRef.digest_files(files), files=files)
+
+
+def _scan(root: Path, temporary: Path, policy: Policy | None) -> dict[str, Any]:
+    if policy is None:
+        raise ConfigurationError(
+            "there is no policy, so nothing says how much a scan may use", fix="set AIRLOCK_CONFIG_DIR"
+        )
+    output = temporary / "scan"
+    output.mkdir()
+    rules = policy.sandbox
+    request = SandboxRequest(
+        job={"kind": "scan", "artifact": "artifact"},
+        inputs={"artifact": str(root.resolve())},
+        seconds=rules.seconds,
+        memory_mb=rules.memory_mb,
+        output_mb=rules.output_mb,
+        require_network_isolation=rules.require_network_isolation,
+    )
+    ProcessSandbox().run(request, output)
+    report: dict[str, Any] = parse_json((output / "scan.json").read_bytes())
+    return report
+
+
+def _suite(path: Path) -> dict[str, Any]:
+    data = load_yaml(path)
+    if not isinstance(data, dict):
+        raise InvalidInputError("an expectation suite is a mapping", where=str(path))
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError("the text cannot be read", where=str(path), fix="save it as UTF-8") from error
