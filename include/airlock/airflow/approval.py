@@ -12,7 +12,7 @@ from airflow.sdk import BaseSensorOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airlock.airflow.base import Recorder
+from airlock.airflow.base import Desk, Recorder, RequestRecorder
 from airlock.core.errors import AirlockError, RefusedError
 
 if TYPE_CHECKING:
@@ -24,29 +24,36 @@ COMMENT = Param(
 )
 
 
+def opened(context: Context, desk: Desk) -> Recorder | RequestRecorder:
+    """The release or the request that a run is about."""
+    return Recorder(context) if desk == "release" else RequestRecorder(context, desk)
+
+
 class SeatOperator(HITLOperator):
     """One seat: asks the people of one role and records what one of them answers.
 
     An answer that must not count is recorded as refused, and the seat waits again. The role comes
-    from the recorded decision by this task's map index; ``role`` is only its label in the UI.
+    from what is recorded about the release or request by this task's map index; ``role`` is only its label
+    in the UI.
     """
 
     ui_color = "#fce4ec"
 
-    def __init__(self, *, role: str, **kwargs: Any) -> None:
+    def __init__(self, *, role: str, desk: Desk = "release", **kwargs: Any) -> None:
         # A mapped task is made again for each seat with the parameters of its DAG among `kwargs`.
         params = {**(kwargs.pop("params", None) or {}), "comment": COMMENT}
         super().__init__(subject="Approval", options=[APPROVE, REJECT], params=params, **kwargs)
         self.role = role
+        self.desk: Desk = desk
 
     def execute(self, context: Context) -> Any:
         """Ask, and park until somebody answers."""
-        with Recorder(context) as recorder:
+        with opened(context, self.desk) as recorder:
             self._ask(recorder, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Record the answer; park again when it must not count."""
-        with Recorder(context) as recorder:
+        with opened(context, self.desk) as recorder:
             if "error" in event:
                 raise AirflowFailException(
                     "nobody answered in time; the seat is closed and nothing was approved"
@@ -54,15 +61,19 @@ class SeatOperator(HITLOperator):
             user = event.get("responded_by_user") or {}
             return self._answer(recorder, context, event, str(user.get("name") or ""))
 
-    def _answer(self, recorder: Recorder, context: Context, event: dict[str, Any], user: str) -> str:
-        from airlock.services.approve import answer
+    def _answer(
+        self, recorder: Recorder | RequestRecorder, context: Context, event: dict[str, Any], user: str
+    ) -> str:
+        from airlock.services.desks import answer
 
         chosen = event["chosen_options"]
+        index = _index(recorder)
         try:
             answer(
                 recorder.deployment,
-                recorder.release_id,
-                recorder.ref.map_index,
+                self.desk,
+                recorder.subject,
+                index,
                 user=user or "nobody",
                 choice="approve" if chosen == [APPROVE] else "reject",
                 comment=str((event.get("params_input") or {}).get("comment") or ""),
@@ -71,32 +82,36 @@ class SeatOperator(HITLOperator):
         except RefusedError as error:
             self.log.warning("This answer does not count: %s", error.what)
             self._ask(recorder, context)
-        return f"{recorder.release_id}/seat/{recorder.ref.map_index}"
+        return f"{recorder.subject}/seat/{index}"
 
-    def _ask(self, recorder: Recorder, context: Context) -> None:
-        from airlock.services.approve import seat_request
-        from airlock.services.describe import approval_text
+    def _ask(self, recorder: Recorder | RequestRecorder, context: Context) -> None:
+        from airlock.services.desks import question
 
-        request = seat_request(recorder.deployment, recorder.release_id, recorder.ref.map_index)
-        self.subject, self.body = approval_text(recorder.deployment, request)
+        asked = question(recorder.deployment, self.desk, recorder.subject, _index(recorder))
+        self.subject, self.body = asked.subject, asked.body
         self.assigned_users = [
-            {"id": person.airflow_id or person.user, "name": person.name} for person in request.eligible
+            {"id": person.airflow_id or person.user, "name": person.name} for person in asked.eligible
         ]
-        self.response_timeout = timedelta(seconds=request.seconds_left)
+        self.response_timeout = timedelta(seconds=asked.seconds_left)
         super().execute(context)
+
+
+def _index(recorder: Recorder | RequestRecorder) -> int:
+    return int(recorder.ti.map_index)
 
 
 class ApprovalTrigger(BaseTrigger):
     """Fires when the audit store says that the approval is no longer open."""
 
-    def __init__(self, release_id: str, poll_seconds: float) -> None:
+    def __init__(self, release_id: str, poll_seconds: float, desk: Desk = "release") -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's own has no types
         self.release_id = release_id
         self.poll_seconds = poll_seconds
+        self.desk: Desk = desk
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, so that any triggerer can go on."""
-        arguments = {"release_id": self.release_id, "poll_seconds": self.poll_seconds}
+        arguments = {"release_id": self.release_id, "poll_seconds": self.poll_seconds, "desk": self.desk}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -107,11 +122,12 @@ class ApprovalTrigger(BaseTrigger):
         yield TriggerEvent({"release_id": self.release_id})  # type: ignore[no-untyped-call]  # same
 
     def _open(self) -> bool:
-        from airlock.services.approve import OPEN, standing
+        from airlock.services.approve import OPEN
         from airlock.services.deployment import open_deployment
+        from airlock.services.desks import standing
 
         try:
-            return standing(open_deployment(), self.release_id).state == OPEN
+            return standing(open_deployment(), self.desk, self.release_id).state == OPEN
         except AirlockError as error:
             # The store may be back in a moment; the seat's own deadline bounds this wait.
             self.log.warning("Cannot see the approval now: %s", error)
@@ -119,52 +135,54 @@ class ApprovalTrigger(BaseTrigger):
 
 
 class ApprovalSensor(BaseSensorOperator):
-    """Passes only when the audit store holds the quorum for exactly this manifest.
+    """Passes only when the audit store holds the quorum for exactly this manifest or request.
 
     Through which channel people answered does not matter. Waits in the triggerer, without a worker.
     """
 
     ui_color = "#fce4ec"
 
-    def __init__(self, *, poll_seconds: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *, poll_seconds: float = 1.0, desk: Desk = "release", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.poll_seconds = poll_seconds
+        self.desk: Desk = desk
 
     def execute(self, context: Context) -> str:
         """Return at once when nothing has to be waited for, else wait."""
-        with Recorder(context) as recorder:
-            return self._go_on(recorder, context)
+        with opened(context, self.desk) as recorder:
+            return self._go_on(recorder)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """The trigger only says "look again"; what it says is not believed."""
         del event
         return self.execute(context)
 
-    def _go_on(self, recorder: Recorder, context: Context) -> str:
-        from airlock.services.approve import DENIED, GRANTED, OPEN, standing
+    def _go_on(self, recorder: Recorder | RequestRecorder) -> str:
+        from airlock.services.approve import DENIED, GRANTED, OPEN
+        from airlock.services.desks import standing
 
-        now = standing(recorder.deployment, recorder.release_id)
+        now = standing(recorder.deployment, self.desk, recorder.subject)
         self.log.info("%s: %s", now.state, now.sentence)
         if now.feedback:
             self.log.info("What was asked for: %s", now.feedback)
         if now.state == GRANTED:
-            return recorder.release_id
+            return recorder.subject
         if now.state == DENIED:
             raise AirflowSkipException(f"denied: {now.sentence}")
         if now.state == OPEN:
             self.defer(
-                trigger=ApprovalTrigger(recorder.release_id, self.poll_seconds),
+                trigger=ApprovalTrigger(recorder.subject, self.poll_seconds, self.desk),
                 method_name="execute_complete",
             )
         self._close_seats(recorder)
         raise AirflowFailException(f"{now.state}: {now.sentence}")
 
-    def _close_seats(self, recorder: Recorder) -> None:
+    def _close_seats(self, recorder: Recorder | RequestRecorder) -> None:
         """Take back the questions nobody needs to answer any more."""
         from airlock.services.close_seats import close_seats
 
         try:
-            closed = close_seats(recorder.deployment, recorder.ref.dag_id, recorder.ref.run_id)
+            closed = close_seats(recorder.deployment, recorder.ti.dag_id, recorder.ti.run_id)
             self.log.info("Closed %d open seats.", closed)
         except AirlockError as error:
             self.log.warning("Open seats stay until their deadline: %s", error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from airlock.core.task import TaskRef
     from airlock.services.deployment import Deployment
+
+Desk = Literal["release", "waiver", "policy"]
+"""What people are asked about."""
 
 PARKED = (TaskDeferred, TaskAwaitingInput)
 """Not ends of a task: it waits for a trigger or a person and goes on later."""
@@ -48,6 +51,11 @@ class Recorder:
         """The release this run is about; computed from the run, never read from XCom."""
         return self.ref.release_id
 
+    @property
+    def subject(self) -> str:
+        """What people are asked about: the release."""
+        return self.ref.release_id
+
     def __enter__(self) -> Self:
         from airlock.services.tasks import record_start
 
@@ -62,11 +70,45 @@ class Recorder:
         state = outcome_state(error, self.ti)
         text = "" if error is None else str(error) or type(error).__name__
         record_outcome(self.deployment, self.ref, state, source="operator", error=text)
-        # What may heal is retried; what was judged, refused or misconfigured fails at once.
-        if isinstance(error, AirlockError) and not isinstance(error, UnavailableError):
-            raise AirflowFailException(str(error)) from error
-        if isinstance(error, UnavailableError):
-            raise AirflowException(str(error)) from error
+        raise_for_airflow(error)
+
+
+def raise_for_airflow(error: BaseException | None) -> None:
+    """Tell Airflow what to do: what may heal is retried; what was judged, refused or wrong fails at once."""
+    if isinstance(error, AirlockError) and not isinstance(error, UnavailableError):
+        raise AirflowFailException(str(error)) from error
+    if isinstance(error, UnavailableError):
+        raise AirflowException(str(error)) from error
+
+
+class RequestRecorder:
+    """Around a task of a request, such as for a waiver: which request, and errors in words.
+
+    Nothing about the task is recorded: what was asked and answered are audited events of their own.
+    """
+
+    def __init__(self, context: Context, kind: Desk) -> None:
+        from airlock.services.deployment import open_deployment
+        from airlock.services.requests import request_id_for
+
+        self.deployment: Deployment = open_deployment()
+        self.ti: Any = context["ti"]
+        self.dag_run: Any = context["dag_run"]
+        self.params: Any = context["params"]
+        name = self.deployment.settings.deployment
+        self.subject = request_id_for(kind, name, self.ti.dag_id, self.ti.run_id)
+
+    @property
+    def user(self) -> str:
+        """Who started the run, as Airflow authenticated them; empty when nobody did."""
+        return str(self.dag_run.triggering_user_name or "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, PARKED):
+            raise_for_airflow(error)
 
 
 def outcome_state(error: BaseException | str | None, ti: Any) -> str:

@@ -30,6 +30,7 @@ class _Commands(LazyGroup):
         "gate": "airlock.cli.gate:app",
         "audit": "airlock.cli.audit:app",
         "evidence": "airlock.cli.evidence:app",
+        "waiver": "airlock.cli.waiver:app",
     }
 
 

@@ -19,9 +19,10 @@ from airlock.adapters.mlflow_registry import quiet_mlflow
 from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, local_passwords
 from airlock.cli.output import Format, FormatOption, console, emit, safe
-from airlock.core.errors import NotFoundError, UnavailableError
+from airlock.core.errors import NotFoundError, RefusedError, UnavailableError
 from airlock.services.deployment import Deployment, anchors_of, immediate, open_deployment
 from airlock.services.keys import create_key
+from airlock.services.waivers import reopened
 
 PortOption = Annotated[
     int, typer.Option(help="Port of the Airflow UI, on this machine only.", min=1, max=65535)
@@ -174,6 +175,16 @@ def _check_spool(deployment: Deployment) -> None:
         )
 
 
+def _check_waivers(deployment: Deployment) -> None:
+    """Notice what is in production without the waiver that it rests on."""
+    if found := reopened(deployment):
+        releases = ", ".join(f"{one.workload} version {one.version} ({one.waiver_id})" for one in found)
+        raise RefusedError(
+            f"in production on a waiver that has ended: {releases}",
+            fix="renew the waiver, or release a version without it; see `airlock waiver list`",
+        )
+
+
 def status(*, output: FormatOption = Format.PRETTY) -> None:
     """Say whether Airflow and the audit log are well; exit 1 when something is not."""
     settings = load_settings()
@@ -197,6 +208,7 @@ def status(*, output: FormatOption = Format.PRETTY) -> None:
         ("audit log", lambda: _check_log(deployment)),
         ("spool", lambda: _check_spool(deployment)),
         ("people", deployment.config.people),
+        ("waivers", lambda: _check_waivers(deployment)),
     ):
         try:
             probe()

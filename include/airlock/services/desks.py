@@ -1,0 +1,53 @@
+"""Where people are asked: about a release, a waiver, or a new policy; one way to ask and answer for all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from airlock.services import approve, waivers
+from airlock.services.approve import Standing
+from airlock.services.deployment import Deployment
+from airlock.services.describe import approval_text
+from airlock.services.requests import Question
+
+Desk = Literal["release", "waiver", "policy"]
+
+
+def question(deployment: Deployment, desk: Desk, subject: str, index: int) -> Question:
+    """What the people of a seat are asked.
+
+    Raises:
+        NotFoundError: unknown release, request or seat.
+        RefusedError: nobody may answer, or the time is over.
+    """
+    if desk == "waiver":
+        return waivers.question(deployment, subject, index)
+    request = approve.seat_request(deployment, subject, index)
+    title, body = approval_text(deployment, request)
+    return Question(title, body, request.eligible, request.seconds_left)
+
+
+def answer(
+    deployment: Deployment,
+    desk: Desk,
+    subject: str,
+    index: int,
+    *,
+    user: str,
+    choice: str,
+    comment: str,
+    when: str,
+) -> None:
+    """Record somebody's answer for a seat; see the services for what each argument is.
+
+    Raises:
+        RefusedError: the answer must not count; the refusal is recorded.
+    """
+    service = {"waiver": waivers.answer, "release": approve.answer}[desk]
+    service(deployment, subject, index, user=user, choice=choice, comment=comment, when=when)
+
+
+def standing(deployment: Deployment, desk: Desk, subject: str) -> Standing:
+    """Where an approval stands, from audited answers alone."""
+    service = {"waiver": waivers.standing, "release": approve.standing}[desk]
+    return service(deployment, subject)
