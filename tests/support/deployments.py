@@ -160,15 +160,15 @@ def policy_data(gates: Sequence[str] = ("documentation", "performance"), **chang
             _rule("track-first", "release.first", {"track": "red"}, "there is no champion"),
             _rule(
                 "track-red",
-                "!release.first && change.relative > limits.red_change",
+                "!release.first && candidate.performance.relative_change > limits.red_change",
                 {"track": "red"},
-                "performance changes by {change.relative|percent}",
+                "performance changes by {candidate.performance.relative_change|percent}",
             ),
             _rule(
                 "track-yellow",
-                "!release.first && change.relative >= limits.green_change",
+                "!release.first && candidate.performance.relative_change >= limits.green_change",
                 {"track": "yellow"},
-                "performance changes by {change.relative|percent}, an engineer looks at it",
+                "performance changes by {candidate.performance.relative_change|percent}, someone looks at it",
             ),
         ],
         "approval": {

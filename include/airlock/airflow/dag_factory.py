@@ -28,6 +28,7 @@ from airlock.airflow.operators import (
 )
 from airlock.airflow.refs import DAG_PREFIX
 from airlock.core.errors import AirlockError, ConfigurationError
+from airlock.core.interview import ANSWER_PREFIX, MAX_TEXT
 from airlock.gates import gate_text, load_gate
 from airlock.gates.base import Stage
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airlock.core.interview import Question
     from airlock.core.policy import Policy
     from airlock.core.workload import Workload
 
@@ -94,11 +96,11 @@ def release_dag(workload: Workload, policy: Policy) -> DAG:
         _tasks(policy)
     # Set afterwards: Airflow copies a DAG's parameters into each of its tasks as they are made, which
     # costs a third of parsing, and gives a task that runs the DAG's parameters anyway.
-    dag.params = ParamsDict(_params(workload))
+    dag.params = ParamsDict(_params(workload, policy))
     return dag
 
 
-def _params(workload: Workload) -> dict[str, Param]:
+def _params(workload: Workload, policy: Policy) -> dict[str, Param]:
     return {
         "version": Param(
             type="string",
@@ -121,7 +123,21 @@ def _params(workload: Workload) -> dict[str, Param]:
             title="Business context",
             description="Why this release: what it improves, for whom, what was tried",
         ),
+        **{f"{ANSWER_PREFIX}{question.id}": _question(question) for question in policy.interview},
     }
+
+
+_TYPES = {"yes_no": "boolean", "number": "number", "text": "string", "choice": "string"}
+
+
+def _question(question: Question) -> Param:
+    """A question of the interview as a field of the trigger form; left empty it is not answered."""
+    values: dict[str, Any] = {"type": ["null", _TYPES[question.type]], "title": question.text}
+    if question.type == "text":
+        values |= {"format": "multiline", "maxLength": MAX_TEXT}
+    if question.type == "choice":
+        values["enum"] = [*question.choices, None]
+    return Param(default=None, description=f"Why it is asked: {question.why}", **values)
 
 
 def _tasks(policy: Policy) -> None:

@@ -8,8 +8,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airlock.airflow.base import AirlockOperator
+from airlock.core.interview import ANSWER_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Context
 
     from airlock.airflow.base import Recorder
@@ -34,7 +37,18 @@ class SubmitOperator(AirlockOperator):
             submitter=recorder.dag_run.triggering_user_name or "",
             dag_id=recorder.ref.dag_id,
             run_id=recorder.ref.run_id,
+            answers=_answers(params),
         )
+
+
+def _answers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trigger form asks beyond version, batch and context; a field left empty is no answer."""
+    given = {name: params.get(f"{ANSWER_PREFIX}{name}") for name in _asked(params)}
+    return {name: value for name, value in given.items() if value not in (None, "")}
+
+
+def _asked(params: Mapping[str, Any]) -> list[str]:
+    return [name.removeprefix(ANSWER_PREFIX) for name in params if name.startswith(ANSWER_PREFIX)]
 
 
 class ManifestOperator(AirlockOperator):

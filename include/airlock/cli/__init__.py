@@ -31,6 +31,7 @@ class _Commands(LazyGroup):
         "audit": "airlock.cli.audit:app",
         "evidence": "airlock.cli.evidence:app",
         "waiver": "airlock.cli.waiver:app",
+        "interview": "airlock.cli.interview:interview",
     }
 
 

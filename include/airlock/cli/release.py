@@ -29,6 +29,7 @@ from airlock.core.release import Release, State
 from airlock.reporting.terminal import STATE_STYLES, gate_table, reason_table
 from airlock.services.announce import outcome_sentence
 from airlock.services.deployment import Deployment, open_deployment
+from airlock.services.interview import given_answers
 from airlock.services.releases import find_release, list_releases, quorum_of, read_decision
 from airlock.services.watch import answer_release, pending_gates, start_release, wait_for
 
@@ -69,6 +70,9 @@ def submit(
     version: Annotated[str, typer.Option(help="Version in the MLflow registry.")],
     batch: Annotated[str, typer.Option(help="Evaluation batch; the workload's default if not given.")] = "",
     context: Annotated[Path | None, typer.Option(help="Text file: why this release.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="YAML file with answers, as `airlock interview` writes it.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until it is decided; exit 4 if people are asked.")
     ] = False,
@@ -87,6 +91,7 @@ def submit(
         version=version,
         batch=batch or spec.data.default_batch,
         context=_read(context),
+        answers=None if answers is None else given_answers(deployment, spec, answers),
     )
     console.print(f"Release [bold]{release_id}[/] is submitted.")
     if not wait:

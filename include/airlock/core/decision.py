@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from airlock.core.base import Value
 from airlock.core.canonical import digest_of
@@ -17,6 +19,7 @@ from airlock.core.evidence import SCORE, Evidence, Verdict
 from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Seat, Tier, Track
+from airlock.core.risk import RiskScore, risk_score
 from airlock.core.rules import Engine, FactSet, Reason, Session, evaluate_phase, policy_digest
 from airlock.core.waiver import NEVER, Waiver, covering, waive_gate
 from airlock.core.workload import Workload
@@ -58,6 +61,7 @@ class Decision(Value):
     policy_digest: str
     as_of: date
     waivers: dict[str, str] = {}
+    risk: Annotated[RiskScore | None, Field(exclude_if=lambda value: value is None)] = None
 
     @property
     def evidence_digest(self) -> str:
@@ -172,6 +176,7 @@ def decide(
     tier = _heaviest(tier_reasons, Tier)
     reasons += tier_reasons
     facts.learn("risk", "tier", str(tier))
+    score = _assess(facts, manifest, policy, evidence)
     foreign = _foreign(policy, session)
     track_reasons = [*run("track"), *(reason for reason in foreign if reason.effect.startswith("track "))]
     if measured:
@@ -204,7 +209,31 @@ def decide(
         policy_digest=policy_digest(policy),
         as_of=as_of,
         waivers={waiver.waiver_id: waiver.digest for waiver in waivers if waiver.waiver_id in used},
+        risk=score,
     )
+
+
+def _assess(
+    facts: FactSet, manifest: Manifest, policy: Policy, evidence: Mapping[str, Evidence]
+) -> RiskScore | None:
+    """The risk score, which rules may ask for from now on; ``None`` when the policy has none."""
+    if policy.risk is None:
+        return None
+    score = risk_score(
+        policy.risk,
+        tier=facts.flat["risk.tier"],
+        unanswered=len(manifest.unanswered) / len(manifest.asked) if manifest.asked else 0.0,
+        evidence=evidence,
+        history=manifest.risk_history,
+    )
+    for name, value in score.facts.items():
+        facts.learn("risk", name, value)
+    return score
+
+
+def tier_of(policy: Policy, facts: FactSet, session: Session, as_of: date) -> Tier:
+    """The risk tier that follows from the facts; a rule in error counts as the heaviest there is."""
+    return _heaviest(evaluate_phase("tier", policy=policy, session=session, facts=facts, as_of=as_of), Tier)
 
 
 def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> list[Waiver]:

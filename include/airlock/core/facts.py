@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from airlock.core.contradictions import contradictions
+from airlock.core.diff import diff_files
 from airlock.core.evidence import SCORE, Evidence
+from airlock.core.features import unapproved
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy
 from airlock.core.workload import Workload
@@ -26,6 +29,7 @@ class FactType(StrEnum):
     INTEGER = "int"
     NUMBER = "double"
     TEXTS = "list(string)"
+    ANY = "dyn"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ _UNSCORED = "the models were not scored"
 _FIRST = "first release, or the models were not scored"
 _UNMEASURED = "first release, or gate performance measured nothing"
 
+_SCORE = "risk score, see docs/risk.md"
+_UNSCORED_RISK = "the policy has no section `risk`, or a tier rule asks"
+
 _T, _B, _N, _L = FactType.TEXT, FactType.BOOL, FactType.NUMBER, FactType.TEXTS
 
 _ENTRIES: Final = (
@@ -69,6 +76,12 @@ _ENTRIES: Final = (
     Fact("workload.exposure", _T, "who meets the outcome: internal, partner or customer", _FILE),
     Fact("workload.loss_per_error_usd", _N, "money lost by one wrong decision, in USD", _FILE),
     Fact("workload.rollback", _T, "how easily a release is taken back: easy or hard", _FILE),
+    Fact("workload.traffic_share", _N, "share of all cases that meet the outcome, 0 to 1", _FILE),
+    Fact("workload.regimes", _L, "retention regimes it is under", _FILE),
+    Fact("declared.contradictions", _L, "declared facts that something else contradicts", "all evidence"),
+    Fact("release.answered", _L, "questions of the interview that have an answer", _MANIFEST),
+    Fact("release.unanswered", _L, "required questions without an answer", _MANIFEST),
+    Fact("answers.*", FactType.ANY, "answer to a question: yes or no, a number, a text", _MANIFEST, "none"),
     Fact("release.first", _B, "there is no champion to compare with", _MANIFEST),
     Fact("candidate.version", _T, "version that asks to go into production", _MANIFEST),
     Fact("candidate.estimator", _T, "class of the model, dotted", _SCORED, _UNSCORED),
@@ -89,14 +102,34 @@ _ENTRIES: Final = (
     Fact("champion.steps", _L, "classes of the pipeline's steps, in order", _SCORED, _FIRST),
     Fact("champion.features", _L, "columns the model reads, in order", _SCORED, _FIRST),
     Fact("champion.threshold", _N, "score from which it decides 1", _SCORED, _FIRST),
-    Fact("change.data_source", _B, "trained on other data than the declared training data", _MANIFEST),
+    Fact(
+        "change.data_source",
+        _B,
+        "trained on other data than the workload declares, or the workload declares another source than"
+        " the champion had",
+        _MANIFEST,
+    ),
+    Fact("change.training_data", _B, "other training data than the champion's", _MANIFEST, "first release"),
+    Fact("change.signature", _L, "inputs and outputs whose type differs", _MANIFEST, "first release"),
+    Fact("change.environment", _L, "packages whose version differs", _MANIFEST, "first release"),
     Fact("change.architecture", _B, "another kind of model or other steps before it", _SCORED, _FIRST),
     Fact("change.from_estimator", _T, "kind of the champion's model", _SCORED, _FIRST),
     Fact("change.to_estimator", _T, "kind of the candidate's model", _SCORED, _FIRST),
     Fact("change.new_features", _L, "columns the candidate reads and the champion does not", _SCORED, _FIRST),
+    Fact("change.unapproved_features", _L, "new features from no approved source", _SCORED, _FIRST),
     Fact("change.removed_features", _L, "columns only the champion reads", _SCORED, _FIRST),
     Fact("change.threshold", _N, "distance of the two decision thresholds, in score units", _SCORED, _FIRST),
     Fact("change.hyperparameters", _L, "names of hyperparameters whose values differ", _SCORED, _FIRST),
+    Fact("change.values", _L, "these hyperparameters with both values", _SCORED, _FIRST),
+    Fact("risk.score", _N, "risk score, 0 to 100", _SCORE, _UNSCORED_RISK),
+    Fact("risk.anomaly", _B, "far from the workload's earlier scores", _SCORE, _UNSCORED_RISK),
+    Fact("risk.history", FactType.INTEGER, "earlier scores it was compared with", _SCORE, _UNSCORED_RISK),
+    Fact("risk.median", _N, "median of the earlier scores", _SCORE, "too few earlier scores"),
+    Fact("risk.z", _N, "modified z-score among the earlier scores", _SCORE, "too few, or all alike"),
+    Fact("risk.data_quality", _N, "component of the score, 0 to 1", _SCORE, _UNSCORED_RISK),
+    Fact("risk.complexity", _N, "component of the score, 0 to 1", _SCORE, _UNSCORED_RISK),
+    Fact("risk.business", _N, "component of the score, 0 to 1", _SCORE, _UNSCORED_RISK),
+    Fact("risk.findings", _N, "component of the score, 0 to 1", _SCORE, _UNSCORED_RISK),
     Fact("risk.tier", _T, "low, medium or high; not known to the rules that compute it", "tier rules"),
     Fact("gates.*", _T, "its verdict: PASSED, WARNED, FAILED or ERROR", "evidence of the gate", "no answer"),
     Fact("limits.*", _N, "a limit of the policy", _POLICY),
@@ -111,6 +144,21 @@ def fact_named(name: str) -> Fact | None:
     return FACTS.get(name) or FACTS.get(f"{name.rpartition('.')[0]}.*")
 
 
+def workload_facts(workload: Workload, policy: Policy) -> dict[str, Any]:
+    """What is known before there is a release: the workload's own facts and the limits."""
+    return {
+        "workload": {
+            "name": workload.name,
+            "kind": workload.kind,
+            "owner": workload.owner,
+            **workload.risk.to_data(),
+            "regimes": list(workload.regimes),
+        },
+        "declared": {"contradictions": contradictions(workload, {})},
+        "limits": policy.limit_values,
+    }
+
+
 def build_facts(
     *,
     manifest: Manifest,
@@ -120,7 +168,7 @@ def build_facts(
 ) -> dict[str, Any]:
     """The facts of a release, nested by the parts of their names. What was not measured is absent.
 
-    Law: every leaf has an entry in ``FACTS`` of its type. ``risk.tier`` is added by the decision, which
+    Law: every leaf has an entry in ``FACTS`` of its type. ``risk.*`` is added by the decision, which
     computes it from these facts.
     """
     performance = _performance(evidence)
@@ -129,17 +177,17 @@ def build_facts(
     if performance:
         candidate["performance"] = performance
     facts: dict[str, Any] = {
-        "workload": {
-            "name": workload.name,
-            "kind": workload.kind,
-            "owner": workload.owner,
-            **workload.risk.to_data(),
+        **workload_facts(workload, policy),
+        "declared": {"contradictions": contradictions(workload, evidence)},
+        "release": {
+            "first": manifest.champion is None,
+            "answered": sorted(manifest.answers),
+            "unanswered": manifest.unanswered,
         },
-        "release": {"first": manifest.champion is None},
+        "answers": dict(manifest.answers),
         "candidate": candidate,
-        "change": _change(manifest, evidence),
+        "change": _change(manifest, policy, evidence),
         "gates": {name: str(record.verdict) for name, record in evidence.items()},
-        "limits": policy.limit_values,
     }
     if manifest.champion is not None:
         facts["champion"] = {"version": manifest.champion.version, **models.get("champion", {})}
@@ -167,15 +215,11 @@ def _models(evidence: Mapping[str, Evidence]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _change(manifest: Manifest, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
-    # Undeclared training data counts as a new source: what nobody can name, nobody reviewed.
-    declared = manifest.candidate.metadata.get("training_sha256")
-    change: dict[str, Any] = {"data_source": declared != manifest.training.sha256}
+def _change(manifest: Manifest, policy: Policy, evidence: Mapping[str, Evidence]) -> dict[str, Any]:
+    change = diff_files(manifest)
     score = evidence.get(SCORE)
     if score is not None and score.verdict.allows:
         change.update(score.result.details.get("change", {}))
-    # The name this fact had at first; rules of the shipped bundle still use it.
-    change.update(
-        {"relative": value} if (value := _performance(evidence).get("relative_change")) is not None else {}
-    )
+        if "new_features" in change:
+            change["unapproved_features"] = unapproved(change["new_features"], policy.feature_sources)
     return change

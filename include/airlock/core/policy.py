@@ -15,6 +15,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from airlock.core.base import Value
+from airlock.core.features import FeatureSource
+from airlock.core.interview import Question
+from airlock.core.risk import RiskRules
 from airlock.core.waiver import GATE, WaiverRules
 from airlock.core.workload import Name
 
@@ -206,6 +209,11 @@ class SandboxRules(Value):
     background_rows: Annotated[int, Field(gt=0)]
 
 
+def _nothing(value: object) -> bool:
+    """Whether an optional section is not there; then it has no place in the digest either."""
+    return value is None or value == []
+
+
 class Policy(Value):
     """One published version of the policy; immutable once a release was judged by it (P-2, P-3).
 
@@ -229,6 +237,16 @@ class Policy(Value):
     waivers: Annotated[
         WaiverRules | None, Field(description="what may be waived, by whom, how long; without it nothing")
     ] = None
+    feature_sources: Annotated[
+        list[FeatureSource],
+        Field(exclude_if=_nothing, description="where features may be taken from without a review"),
+    ] = []
+    risk: Annotated[
+        RiskRules | None, Field(exclude_if=_nothing, description="how the risk score is computed")
+    ] = None
+    interview: Annotated[
+        list[Question], Field(exclude_if=_nothing, description="what a submitter is asked")
+    ] = []
     base_case: dict[str, Any] = {}
     rego: dict[str, str] = {}
 
@@ -274,7 +292,19 @@ class Policy(Value):
             raise ValueError(f"roles: a gate has one owner; several own {sorted(twice)}")
         return self
 
+    @model_validator(mode="after")
+    def _unique_questions(self) -> Self:
+        for section, names in (
+            ("interview", [question.id for question in self.interview]),
+            ("feature_sources", [source.name for source in self.feature_sources]),
+        ):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{section}: names must be unique; twice: {sorted(twice)}")
+        return self
+
     def _named_roles(self) -> Iterator[tuple[str, str]]:
+        for number, source in enumerate(self.feature_sources):
+            yield f"feature_sources.{number}.owner", source.owner
         yield from ((f"limits.{name}.owner", limit.owner) for name, limit in self.limits.items())
         for number, rule in enumerate(self.rules):
             yield f"rules.{number}.owner", rule.owner

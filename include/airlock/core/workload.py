@@ -63,6 +63,9 @@ class RiskSpec(Value):
     ]
     loss_per_error_usd: Annotated[float, Field(ge=0, description="money lost by one wrong decision")]
     rollback: Annotated[Literal["easy", "hard"], Field(description="how easily a release is taken back")]
+    traffic_share: Annotated[
+        float, Field(ge=0, le=1, description="share of all cases that meet the outcome; 1 is everybody")
+    ] = 1.0
 
 
 class Workload(Value):

@@ -9,6 +9,7 @@ from typing import Any
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
+from airlock.core.diff import diff_models
 from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
@@ -23,8 +24,8 @@ from airlock.services.evaluate import (
     recorded_evidence,
     sandbox_request,
 )
+from airlock.services.model_files import read_mlmodel
 from airlock.services.releases import Case, open_case, read_evidence
-from airlock.services.submit import read_mlmodel
 from airlock.services.waivers import waived
 
 SEED = 20260101
@@ -116,7 +117,7 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
         files=files,
         details={
             "models": report["models"],
-            "change": model_change(report["models"]),
+            "change": diff_models(report["models"]),
             "rows": rows,
             "shap": report["shap"],
             "timings": report["timings"],
@@ -200,28 +201,6 @@ def _check_scores(path: Path, rows: int, *, champion: bool) -> None:
                 f"the {role} gives scores that are not probabilities or predictions other than 0 and 1",
                 fix="the model needs predict_proba with two columns and no missing values",
             )
-
-
-def model_change(models: dict[str, Any]) -> dict[str, Any]:
-    """What differs between candidate and champion, measured on the models themselves."""
-    candidate, champion = models["candidate"], models.get("champion")
-    if champion is None:
-        return {}
-    changed = [
-        name
-        for name in sorted({*candidate["hyperparameters"], *champion["hyperparameters"]})
-        if candidate["hyperparameters"].get(name) != champion["hyperparameters"].get(name)
-    ]
-    return {
-        "architecture": [*champion["steps"]] != [*candidate["steps"]]
-        or champion["estimator"] != candidate["estimator"],
-        "from_estimator": champion["estimator"].rsplit(".", 1)[-1],
-        "to_estimator": candidate["estimator"].rsplit(".", 1)[-1],
-        "new_features": sorted(set(candidate["features"]) - set(champion["features"])),
-        "removed_features": sorted(set(champion["features"]) - set(candidate["features"])),
-        "threshold": abs(candidate["threshold"] - champion["threshold"]),
-        "hyperparameters": changed,
-    }
 
 
 def quarantine_if_unsafe(deployment: Deployment, evidence: Evidence) -> bool:

@@ -6,22 +6,26 @@ import difflib
 import importlib.metadata
 import platform
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from airlock import __version__
 from airlock.adapters.evidence import hash_file
 from airlock.core.audit import Kind
-from airlock.core.canonical import canonical_json
+from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import ConfigurationError, InvalidInputError, NotFoundError, RefusedError
-from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
+from airlock.core.interview import check_answers
+from airlock.core.manifest import AnswerValue, ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.policy import Policy
+from airlock.core.release import Release
 from airlock.core.workload import Workload
 from airlock.gates import gate_names, load_gate
+from airlock.ports import ModelVersion
+from airlock.services import model_files
 from airlock.services.deployment import Deployment
+from airlock.services.interview import required_questions
 from airlock.services.releases import find_release
 
 MAX_CONTEXT = 20_000
@@ -29,9 +33,6 @@ MAX_CONTEXT = 20_000
 
 MAX_CONTEXT_BYTES = 60_000
 """The same in bytes, so that a context in any script fits into an audit event."""
-
-MAX_MLMODEL_BYTES = 1_000_000
-"""A larger MLmodel file is not parsed: real ones have a few kilobytes."""
 
 MAX_ARTIFACT_FILES = 10_000
 """Files of one artifact that are frozen at all; policy sets the real, smaller limit."""
@@ -50,13 +51,14 @@ def submit(
     submitter: str,
     dag_id: str,
     run_id: str,
+    answers: Mapping[str, object] | None = None,
 ) -> str:
     """Open a release and return its id. Repeating it for the same DAG run changes nothing.
 
     Raises:
         NotFoundError: unknown workload, version or evaluation batch.
         RefusedError: the version is quarantined, or nobody is known as the submitter.
-        InvalidInputError: the context is too long.
+        InvalidInputError: the context is too long, or an answer does not fit its question.
     """
     workload = deployment.config.workload(workload_name)
     if not submitter:
@@ -83,6 +85,10 @@ def submit(
             where=release_id,
             fix="register a corrected version; a quarantined one cannot be released",
         )
+    data = {"batch": batch, "context": context, "dag_id": dag_id, "run_id": run_id}
+    if answers:
+        questions = deployment.config.policy(workload.policy).interview
+        data["answers"] = deployment.evidence.put(canonical_json(check_answers(questions, answers)))
     deployment.record(
         Kind.RELEASE_SUBMITTED,
         f"release/{release_id}/submitted",
@@ -90,7 +96,7 @@ def submit(
         release_id=release_id,
         workload=workload.name,
         version=version,
-        data={"batch": batch, "context": context, "dag_id": dag_id, "run_id": run_id},
+        data=data,
     )
     return release_id
 
@@ -148,6 +154,10 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         policy_digest=put(policy.to_bytes()),
         code={"mlflow_run": candidate.run_id},
         environment=_environment(),
+        champion_training=None if champion is None else champion_training(deployment, workload, champion),
+        answers=answers_of(deployment, release),
+        asked=required_questions(deployment.engine, workload, policy, as_of=release.submitted_on),
+        risk_history=risk_history(deployment, workload.name, policy),
     )
     digest = put(manifest.to_bytes())
     deployment.record(
@@ -164,6 +174,42 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         },
     )
     return digest
+
+
+def answers_of(deployment: Deployment, release: Release) -> dict[str, AnswerValue]:
+    """What the submitter answered to the questions of the policy."""
+    submitted = release.first(Kind.RELEASE_SUBMITTED)
+    digest = None if submitted is None else submitted.data.get("answers")
+    found: dict[str, AnswerValue] = {} if digest is None else parse_json(deployment.evidence.get(str(digest)))
+    return found
+
+
+def champion_training(deployment: Deployment, workload: Workload, champion: ModelVersion) -> DataRef | None:
+    """The training data of the release that made the champion; ``None`` when it was adopted."""
+    promoted = deployment.audit.events(
+        workload=workload.name, kinds=[Kind.PROMOTION_FINISHED], newest_first=True
+    )
+    for entry in promoted:
+        event = entry.event
+        if event.deployment != deployment.settings.deployment or event.version != champion.version:
+            continue
+        frozen = find_release(deployment, event.release_id).first(Kind.RELEASE_FROZEN)
+        if frozen is not None:
+            return Manifest.from_bytes(deployment.evidence.get(frozen.data["manifest"])).training
+    return None
+
+
+def risk_history(deployment: Deployment, workload: str, policy: Policy) -> list[float]:
+    """Risk scores of the workload's earlier releases, oldest first; as many as the policy compares."""
+    if policy.risk is None:
+        return []
+    decided = deployment.audit.events(workload=workload, kinds=[Kind.RELEASE_DECIDED])
+    scores = [
+        float(entry.event.data["risk_score"])
+        for entry in decided
+        if entry.event.deployment == deployment.settings.deployment and "risk_score" in entry.event.data
+    ]
+    return scores[-policy.risk.maximum_history :]
 
 
 def checked_policy(deployment: Deployment, version: str) -> Policy:
@@ -228,11 +274,15 @@ def snapshot(deployment: Deployment, model: str, version: str) -> ArtifactRef:
                 where=f"{model} {version}",
                 fix="log the model again and register that version",
             )
+        inputs, outputs = model_files.signature(root)
         return ArtifactRef(
             version=version,
             sha256=ArtifactRef.digest_files(files),
             files=files,
-            metadata=_declared(root / "MLmodel"),
+            metadata=model_files.declared(root),
+            inputs=inputs,
+            outputs=outputs,
+            packages=model_files.packages(root),
         )
 
 
@@ -266,33 +316,6 @@ def _freeze_file(deployment: Deployment, root: Path, path: Path) -> FileRef:
         sha256=deployment.evidence.put_file(path),
         size=path.stat().st_size,
     )
-
-
-def _declared(mlmodel: Path) -> dict[str, str | float | int | bool | None]:
-    """What training code declared in the artifact: ``metadata.airlock`` of the MLmodel file."""
-    declared = read_mlmodel(mlmodel).get("metadata") or {}
-    values: Any = declared.get("airlock") if isinstance(declared, dict) else None
-    if not isinstance(values, dict):
-        return {}
-    kept = {
-        str(key): value
-        for key, value in values.items()
-        if value is None or isinstance(value, str | float | int | bool)
-    }
-    canonical_json(kept)  # a NaN or a number beyond 2**53 has no digest
-    return kept
-
-
-def read_mlmodel(path: Path) -> dict[str, Any]:
-    """The MLmodel file as data; empty when it is missing or broken, which the security gate reports."""
-    try:
-        if path.stat().st_size > MAX_MLMODEL_BYTES:
-            return {}
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        # ValueError: not UTF-8, or what looks like a date or a number and is none.
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _environment() -> dict[str, str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.core.audit import Kind
 from airlock.core.decision import required_gates
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError, UnavailableError
-from airlock.core.manifest import release_id_for
+from airlock.core.interview import ANSWER_PREFIX
+from airlock.core.manifest import AnswerValue, release_id_for
 from airlock.core.release import Release, State
 from airlock.services.close_seats import SEAT_TASK
 from airlock.services.deployment import Deployment
@@ -21,11 +23,19 @@ POLL_SECONDS = 0.5
 
 
 def start_release(
-    deployment: Deployment, client: AirflowClient, workload: str, *, version: str, batch: str, context: str
+    deployment: Deployment,
+    client: AirflowClient,
+    workload: str,
+    *,
+    version: str,
+    batch: str,
+    context: str,
+    answers: Mapping[str, AnswerValue] | None = None,
 ) -> tuple[str, str]:
     """Trigger the release DAG; returns release id and run id."""
     dag_id = f"release__{workload}"
-    conf = {"version": version, "batch": batch, "context": context}
+    conf: dict[str, Any] = {"version": version, "batch": batch, "context": context}
+    conf |= {f"{ANSWER_PREFIX}{name}": value for name, value in (answers or {}).items()}
     run_id = str(client.trigger(dag_id, conf)["dag_run_id"])
     return release_id_for(deployment.settings.deployment, workload, version, dag_id, run_id), run_id
 
