@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +23,9 @@ from airlock.core.errors import (
 
 TIMEOUT_SECONDS = 30.0
 
+RETRY_SECONDS: tuple[float | None, ...] = (0.5, 1.0, 2.0, 4.0, None)
+"""Pauses before a change is sent again that Airflow could not take just now; ``None`` gives up."""
+
 PAGE = 100
 """Rows asked for at once; Airflow's own limit unless `[api] maximum_page_limit` says otherwise."""
 
@@ -36,6 +41,13 @@ class AirflowClient:
         # Connections are not kept: commands live shortly, and nobody would close them.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=self._url, timeout=TIMEOUT_SECONDS, trust_env=False, limits=limits)
+
+    @classmethod
+    def for_token(cls, url: str, user: str, token: str) -> AirflowClient:
+        """A client for a user who has logged in already."""
+        client = cls(url, user, "")
+        client.__dict__["_token"] = token  # what the cached property would have fetched
+        return client
 
     @cached_property
     def _token(self) -> str:
@@ -80,6 +92,26 @@ class AirflowClient:
             f"Airflow answers {response.status_code}: {detail}", where=f"{method} {path} as {self._user}"
         )
 
+    def _insist(self, method: str, path: str, **kwargs: Any) -> None:
+        """Send a change that Airflow takes once, again if it could not take it just now.
+
+        On SQLite Airflow refuses a write that waits for five seconds while a task starts. After an answer
+        that got lost on its way the change may stand already: then it is a conflict, and that is fine.
+        """
+        for number, pause in enumerate(RETRY_SECONDS):
+            try:
+                self._call(method, path, **kwargs)
+            except UnavailableError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            except ConflictError:
+                if number == 0:
+                    raise
+                return
+            else:
+                return
+
     def health(self) -> dict[str, Any]:
         """State of the four components; needs no login."""
         response = self._send("GET", "/api/v2/monitor/health")
@@ -96,11 +128,12 @@ class AirflowClient:
         return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
-        """Start a run."""
-        data: dict[str, Any] = self._call(
-            "POST", f"/dags/{quote(dag_id)}/dagRuns", json={"conf": conf, "logical_date": None}
-        )
-        return data
+        """Start a run. The run's id is chosen here, so that asking again cannot start a second one."""
+        moment = datetime.now(UTC).isoformat(timespec="microseconds")
+        run_id = f"manual__{moment}_{secrets.token_hex(4)}"
+        body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
+        self._insist("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)
+        return self.run(dag_id, run_id)
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         """A DAG as Airflow knows it."""
@@ -179,7 +212,8 @@ class AirflowClient:
         left alone for a moment.
         """
         path = _task_path(dag_id, run_id, task_id, map_index) + "/hitlDetails"
-        self._call("PATCH", path, json={"chosen_options": [choice], "params_input": {"comment": comment}})
+        body = {"chosen_options": [choice], "params_input": {"comment": comment}}
+        self._insist("PATCH", path, json=body)
 
     def wait_for_seat(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, seconds: float = 60

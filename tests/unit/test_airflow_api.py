@@ -1,0 +1,61 @@
+"""Airflow's REST API as Airlock uses it: what is sent again, what is not, and in whose name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from airlock.adapters import airflow_api
+from airlock.adapters.airflow_api import AirflowClient
+from airlock.core.errors import ConflictError, UnavailableError
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def client(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> AirflowClient:
+    monkeypatch.setattr(airflow_api, "RETRY_SECONDS", (0.0, 0.0, None))
+    made = AirflowClient.for_token("http://airflow", "dana", "a token")
+    made._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(answer))
+    return made
+
+
+def refusing(times: int, then: int, sent: list[httpx.Request]) -> Answer:
+    """Fail ``times`` times with 500, then answer ``then``."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"dag_run_id": request.url.path.rsplit("/", 1)[-1]})
+        sent.append(request)
+        failed = len(sent) <= times
+        return httpx.Response(500 if failed else then, json={"detail": "locked" if failed else "there"})
+
+    return answer
+
+
+@pytest.mark.parametrize(("failures", "then"), [(0, 200), (1, 200), (2, 200), (1, 409)])
+def test_a_run_is_started_once_however_often_it_has_to_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, failures: int, then: int
+) -> None:
+    sent: list[httpx.Request] = []
+    run = client(monkeypatch, refusing(failures, then, sent)).trigger("release__x", {"version": "2"})
+    bodies: list[Any] = [json.loads(request.content) for request in sent]
+    assert len(bodies) == failures + 1
+    assert {body["dag_run_id"] for body in bodies} == {run["dag_run_id"]}
+    assert sent[0].headers["authorization"] == "Bearer a token"
+
+
+def test_a_conflict_at_the_first_try_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    with pytest.raises(ConflictError):
+        client(monkeypatch, refusing(0, 409, sent)).trigger("release__x", {})
+
+
+def test_what_does_not_heal_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    with pytest.raises(UnavailableError, match="locked"):
+        client(monkeypatch, refusing(9, 200, sent)).answer("d", "r", "seat", 0, choice="Approve", comment="")
+    assert len(sent) == 3
