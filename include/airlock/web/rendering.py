@@ -1,0 +1,81 @@
+"""Templates: strict about missing values, everything escaped."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_TONES = {
+    "promoted": "good", "approved": "good", "PASSED": "good", "ALLOW": "good", "approve": "good",
+    "green": "good", "low": "good",
+    "waiting for approval": "warn", "checking": "plain", "WARNED": "warn", "PENDING": "warn",
+    "yellow": "warn", "medium": "warn",
+    "denied": "bad", "quarantined": "bad", "rejected": "bad", "expired": "bad", "failed": "bad",
+    "promotion refused": "bad", "FAILED": "bad", "ERROR": "bad", "DENY": "bad", "reject": "bad",
+    "red": "bad", "high": "bad",
+}  # fmt: skip
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template; a value the template asks for and does not get is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("airlock.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"link": link}
+    environment.filters |= {
+        "tone": lambda value: _TONES.get(str(value), "plain"),
+        "moment": moment,
+        "span": span,
+        "number": number,
+        "percent": lambda value: f"{100 * value:.1f} %",
+    }
+    return environment
+
+
+def link(*parts: object, **query: object) -> str:
+    """A path of escaped parts and a query of what is set."""
+    path = "/".join(quote(str(part), safe="") for part in parts)
+    chosen = {name: value for name, value in query.items() if value not in ("", None, 0)}
+    return f"/{path}" + (f"?{urlencode(chosen)}" if chosen else "")
+
+
+def airflow_run(dag_id: str, run_id: str) -> str:
+    """The run in Airflow's own pages; run ids hold ``+`` and ``:``."""
+    return f"/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+def moment(us: int | None) -> str:
+    """A time for people, in UTC."""
+    return "" if us is None else datetime.fromtimestamp(us / 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M")
+
+
+_UNITS = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
+
+
+def span(us: float) -> str:
+    """A span of time in its largest fitting unit: ``2 days``, ``5 hours``."""
+    for name, size in _UNITS:
+        if us >= size or name == "second":
+            n = int(us // size)
+            return f"{n} {name}" + ("" if n == 1 else "s")
+    raise AssertionError(us)
+
+
+def number(value: float | None) -> str:
+    """A measured number in at most four significant digits, or a dash where there is none."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:,.4g}"  # noqa: PLR2004
