@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from airlock.core.base import Value
+from airlock.core.experiments import Experiment
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -84,6 +85,14 @@ class Workload(Value):
     regimes: Annotated[
         list[Name], Field(description="retention regimes of config/retention.yaml it is under")
     ] = []
+    experiments: Annotated[
+        list[Experiment], Field(description="A/B plans; checked against those of all workloads")
+    ] = []
+
+    @property
+    def plans(self) -> list[Experiment]:
+        """Its A/B plans under its own name."""
+        return [plan.model_copy(update={"workload": self.name}) for plan in self.experiments]
 
     @model_validator(mode="after")
     def _regimes_stand_once(self) -> Self:
