@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from airlock.core.canonical import sha256_hex
 from airlock.core.columns import Columns
@@ -111,12 +114,17 @@ def make_scores(frame: pd.DataFrame, *, champion: bool = True, threshold: float 
 
 def on_disk(frame: pd.DataFrame) -> Callable[[], Path]:
     """Writes the frame to a Parquet file when it is asked for; the file goes with the function."""
-    folder = cache(lambda: TemporaryDirectory(prefix="airlock-test-"))
 
     @cache
     def path() -> Path:
-        file = Path(folder().name) / "data.parquet"
-        frame.to_parquet(file, index=False)
+        folder = Path(mkdtemp(prefix="airlock-test-"))
+        weakref.finalize(path, shutil.rmtree, folder, ignore_errors=True)
+        file = folder / "data.parquet"
+        try:
+            frame.to_parquet(file, index=False)
+        except (pa.ArrowException, TypeError):  # columns of mixed types are text in a file
+            mixed = frame.select_dtypes("object").columns
+            frame.astype(dict.fromkeys(mixed, "string")).to_parquet(file, index=False)
         return file
 
     return path

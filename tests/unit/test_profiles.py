@@ -199,7 +199,7 @@ def test_a_constant_has_a_distance_too() -> None:
 
 
 def test_huge_ranges_and_narrow_ones_are_counted_by_value() -> None:
-    wide = np.linspace(-1.7e308, 1.7e308, 30)
+    wide = np.arange(-15.0, 15.0) * 1e307
     assert measured(wide, wide).bins == "values"
     narrow = 1e15 + np.arange(30) * 0.125
     assert measured(narrow, narrow).psi == 0

@@ -29,10 +29,14 @@ _DECILES = 10
 
 @dataclass(frozen=True)
 class Table:
-    """Counts of reference and current data in the same bins."""
+    """Counts of reference and current data in the same bins.
+
+    ``labels`` are the values, or the edges of equal-width bins, one more than there are bins.
+    """
 
     reference: Counts
     current: Counts
+    labels: list[str] | list[float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def of_texts(column: str, reference: Texts, current: Texts) -> Comparison:
         for side in (reference, current)
     )
     sizes = (reference.rows, current.rows), (int(before.sum()), int(now.sum()))
-    return _measured(column, *sizes, bins="values", table=Table(before, now))
+    return _measured(column, *sizes, bins="values", table=Table(before, now, values))
 
 
 def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
@@ -202,7 +206,8 @@ def _sturges(reference: Numbers, current: Numbers, before: Weighted | None) -> T
         edges = distances.sturges_edges(low, high, n, whole=reference.whole and current.whole)
     except ValueError:  # the range is too wide or too narrow for equal widths
         return None
-    return Table(*(distances.counts_between(side.values, edges) for side in (reference, current)))
+    before_, now = (distances.counts_between(side.values, edges) for side in (reference, current))
+    return Table(before_, now, edges.tolist())
 
 
 def _by_value(before: Weighted | None, now: Weighted | None, reference: Numbers, current: Numbers) -> Table:
@@ -217,7 +222,7 @@ def _by_value(before: Weighted | None, now: Weighted | None, reference: Numbers,
     counted = [np.zeros(len(values), dtype=np.int64) for _ in sides]
     for counts, (own, how_often) in zip(counted, sides, strict=True):
         counts[np.searchsorted(values, own)] = how_often
-    return Table(*counted)
+    return Table(counted[0], counted[1], values.tolist())
 
 
 def _deciles(reference: Numbers, current: Numbers) -> Table:
@@ -235,4 +240,4 @@ def _deciles(reference: Numbers, current: Numbers) -> Table:
     for side in (reference, current):
         below = np.concatenate([[0], np.searchsorted(side.values, edges, side="right"), [len(side.values)]])
         counts.append(np.diff(below).astype(np.int64))
-    return Table(*counts)
+    return Table(counts[0], counts[1], edges.tolist())

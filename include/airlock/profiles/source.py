@@ -190,7 +190,8 @@ class ParquetSource(_ArrowSource):
         self._footers: list[Any] = []
 
     @cached_property
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files, in the order of their names."""
         if self.path.is_dir():
             files = sorted(self.path.glob("*.parquet"))
         else:
@@ -201,10 +202,10 @@ class ParquetSource(_ArrowSource):
 
     @cached_property
     def _metadata(self) -> tuple[pa.Schema, int]:
-        opened = [_open(path) for path in self._files]
+        opened = [_open(path) for path in self.files]
         self._footers = [file.metadata for file in opened]
         schema = opened[0].schema_arrow
-        for path, file in zip(self._files, opened, strict=True):
+        for path, file in zip(self.files, opened, strict=True):
             if not file.schema_arrow.equals(schema):
                 raise InvalidInputError(
                     "the columns differ from those of the first file",
@@ -230,7 +231,7 @@ class ParquetSource(_ArrowSource):
 
         as_dictionary = [column] if self._describe(column).kind == "text" else None
         try:
-            for path, footer in zip(self._files, self._footers, strict=True):
+            for path, footer in zip(self.files, self._footers, strict=True):
                 file = _open(path, as_dictionary, footer)
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=[column], use_threads=False)
@@ -246,7 +247,7 @@ class ParquetSource(_ArrowSource):
         import pyarrow as pa
 
         chosen, offset, parts = chosen_rows(self.rows(), rows, seed), 0, []
-        for path in self._files:
+        for path in self.files:
             file = _open(path)
             for group in range(file.num_row_groups):
                 length = file.metadata.row_group(group).num_rows

@@ -1,0 +1,204 @@
+"""Drift of 25 columns from Parquet: the four distances on all rows, against a pure read and Evidently.
+
+    python -m benchmarks.drift_profile                  1, 5 and 10 million rows against a pure read
+    python -m benchmarks.drift_profile --peer           Evidently's cheapest form too, at 1 million rows
+    python -m benchmarks.drift_profile --peer-preset    Evidently's preset too, at 5 million rows: minutes
+
+The floor is DuckDB adding up the same columns of both files: no engine can know less about them. Ours and
+the floor run in turns in one process; the figure is the ratio of their medians, in wall-clock time and in CPU
+time, because other programs may be at work. Evidently gets frames that are already in memory. Each
+side's peak memory is that of a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+NUMBERS, SKEWED, WHOLE, CODES = 13, 4, 4, 4
+TURNS = 7
+LIMIT_MB = 700
+
+
+def make(path: Path, rows: int, seed: int, shift: float) -> None:
+    """25 columns: normal, log-normal, with gaps, whole numbers of many and few values, texts."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng, size, writer = np.random.default_rng(seed), 1 << 20, None
+    codes = np.array([f"code {i}" for i in range(40)])
+    for start in range(0, rows, size):
+        count = min(size, rows - start)
+        columns = {f"n{i}": rng.normal(shift, 1, count) for i in range(NUMBERS)}
+        columns |= {f"s{i}": np.exp(rng.normal(shift, 1, count)) for i in range(SKEWED)}
+        columns |= {f"w{i}": rng.integers(0, 10 ** (i + 2), count) for i in range(WHOLE)}
+        table = pa.table(
+            {name: pa.array(values) for name, values in columns.items()}
+            | {f"c{i}": pa.array(codes[rng.integers(0, 5 + 10 * i, count)]) for i in range(CODES)}
+        )
+        gaps = pa.array(rng.normal(0, 1, count), mask=rng.random(count) < 0.05)
+        table = table.set_column(0, "n0", gaps)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table, row_group_size=122_880)
+    if writer is not None:
+        writer.close()
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def floor(files: list[Path]) -> None:
+    """DuckDB adds up every column; texts are counted by their length, so that they are read too."""
+    import duckdb
+
+    with duckdb.connect(
+        config={"threads": min(2, os.cpu_count() or 1), "memory_limit": "512MB"}
+    ) as connection:
+        for file in files:
+            described = connection.execute(f"DESCRIBE FROM '{file}'").fetchall()
+            sums = [f'sum({"strlen" if row[1] == "VARCHAR" else ""}("{row[0]}"))' for row in described]
+            connection.sql(f"FROM '{file}'").aggregate(", ".join(sums)).fetchall()
+
+
+def ours(files: list[Path]) -> None:
+    """All columns of both files, compared."""
+    from airlock.profiles.compare import compare
+    from airlock.profiles.source import ParquetSource
+
+    reference, current = (ParquetSource(file) for file in files)
+    compare(reference, current, list(reference.columns()))
+
+
+def cheapest(files: list[Path]) -> float:
+    """CPU seconds of Evidently's ValueDrift for each column and distance, frames in memory."""
+    import pandas as pd
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+
+    reference, current = (pd.read_parquet(file) for file in files)
+    texts = [name for name in reference if name.startswith("c")]
+    numbers = [name for name in reference if name not in texts]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=texts)
+    sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in (current, reference)]
+    wanted = [
+        ValueDrift(column=n, method=m) for n in numbers for m in ("psi", "jensenshannon", "ks", "wasserstein")
+    ]
+    wanted += [ValueDrift(column=n, method=m) for n in texts for m in ("psi", "jensenshannon")]
+    return timed(lambda: Report(wanted, include_tests=False).run(*sides).dict())[1]
+
+
+def preset(files: list[Path]) -> float:
+    """CPU seconds of Evidently's preset, frames in memory."""
+    import pandas as pd
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    reference, current = (pd.read_parquet(file) for file in files)
+    texts = [name for name in reference if name.startswith("c")]
+    definition = DataDefinition(
+        numerical_columns=[name for name in reference if name not in texts], categorical_columns=texts
+    )
+    sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in (current, reference)]
+    return timed(lambda: Report([DataDriftPreset()]).run(*sides).dict())[1]
+
+
+def turns(files: list[Path]) -> dict[str, float]:
+    """Medians of ours and the floor, run in turns; the first turn of each is not counted."""
+    ours(files), floor(files)
+    pairs = [(timed(lambda: ours(files)), timed(lambda: floor(files))) for _ in range(TURNS)]
+    values = {
+        "ours_wall": [pair[0][0] for pair in pairs],
+        "ours_cpu": [pair[0][1] for pair in pairs],
+        "floor_wall": [pair[1][0] for pair in pairs],
+        "floor_cpu": [pair[1][1] for pair in pairs],
+    }
+    return {name: statistics.median(seconds) for name, seconds in values.items()}
+
+
+def alone(files: list[Path]) -> dict[str, float]:
+    """Ours once, in a process that did nothing else: peak memory in megabytes."""
+    ours(files)
+    return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def child(what: str, files: list[Path]) -> dict[str, float]:
+    """Run one of the measurements in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.drift_profile", "--child", what, *map(str, files)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 5_000_000, 10_000_000])
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--peer-preset", action="store_true")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        what, *names = options.child
+        files = [Path(name) for name in names]
+        answers = {
+            "turns": turns,
+            "alone": alone,
+            "cheapest": lambda both: {"cpu": cheapest(both), **peak()},
+            "preset": lambda both: {"cpu": preset(both), **peak()},
+        }
+        print(json.dumps(answers[what](files)))
+        return
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory(prefix="airlock-bench-") as folder:
+            files = [Path(folder) / "reference.parquet", Path(folder) / "current.parquet"]
+            make(files[0], rows, 1, 0.0)
+            make(files[1], rows, 2, 0.02)
+            report(
+                rows,
+                files,
+                peer=options.peer and rows == 1_000_000,
+                whole=options.peer_preset and rows == 5_000_000,
+            )
+
+
+def peak() -> dict[str, float]:
+    """Peak memory of this process."""
+    return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def report(rows: int, files: list[Path], *, peer: bool, whole: bool) -> None:
+    """Measure at one size and print."""
+    result, memory = child("turns", files), child("alone", files)["peak_mb"]
+    wall = result["ours_wall"] / result["floor_wall"]
+    cpu = result["ours_cpu"] / result["floor_cpu"]
+    print(
+        f"{rows:>11,} rows x 25 columns: {result['ours_wall']:.2f} s ({result['ours_cpu']:.2f} s CPU), "
+        f"pure read {result['floor_wall']:.2f} s ({result['floor_cpu']:.2f} s CPU): "
+        f"{wall:.2f} x wall, {cpu:.2f} x CPU (goal 1.8); peak {memory:.0f} MB (goal {LIMIT_MB})"
+    )
+    for wanted, name, goal in ((peer, "cheapest", 10), (whole, "preset", 60)):
+        if wanted:
+            other = child(name, files)
+            print(
+                f"{'':>11} Evidently's {name}: {other['cpu']:.1f} s CPU, {other['peak_mb']:.0f} MB: "
+                f"{other['cpu'] / result['ours_cpu']:.1f} x our CPU time, "
+                f"{other['cpu'] / result['ours_wall']:.1f} x our time (goal {goal})"
+            )
+
+
+if __name__ == "__main__":
+    main()
