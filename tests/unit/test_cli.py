@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 from airlock import __version__
 from airlock.adapters.supervisor import free_port
-from airlock.cli import app, main
-from airlock.cli.output import EXIT_CODES, console
+from airlock.cli import app
+from airlock.cli.output import EXIT_CODES
 from airlock.core.audit import Kind
 from airlock.core.evidence import Verdict
 from airlock.core.release import State
 from airlock.reporting.terminal import clean
 from airlock.services.announce import seal
 from airlock.services.promote import promote
-from tests.support.commands import Cli, Result
+from tests.support.commands import Cli
 from tests.support.deployments import (
     WORKLOAD,
     World,
@@ -46,26 +46,6 @@ HOSTILE = (
 )
 """Rich markup, an emoji name, escape sequences in 7 and 8 bits, bidirectional marks, and a faked line."""
 LITERAL = "[red]RED[/red] [/] [/x] [bold [link=http://x]y[/link] :smile:"
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs ``airlock`` in this process, through its real entry point."""
-    monkeypatch.setattr(console, "_width", 200)  # tables fold texts to the width of the terminal
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["airlock", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ class _Commands(LazyGroup):
         "evidence": "airlock.cli.evidence:app",
         "waiver": "airlock.cli.waiver:app",
         "interview": "airlock.cli.interview:interview",
+        "policy": "airlock.cli.policy:app",
     }
 
 

@@ -163,6 +163,7 @@ def _reason(rule: Rule, session: Session, facts: FactSet, as_of: date) -> Reason
     try:
         fired = session.fires(rule)
         text = render(rule.because if fired else rule.otherwise, facts.flat)
+        fix = render(rule.fix, facts.flat) if fired else ""
     except Exception as error:  # noqa: BLE001  # a rule that cannot be evaluated denies, whatever the reason
         return rule_error(
             rule,
@@ -174,7 +175,7 @@ def _reason(rule: Rule, session: Session, facts: FactSet, as_of: date) -> Reason
         rule=rule.id,
         effect=rule.effect.label,
         message=text,
-        fix=rule.fix if fired else "",
+        fix=fix,
         fired=fired,
         title=rule.title,
         owner=rule.owner,

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from airlock import __version__
 from airlock.adapters.evidence import hash_file
 from airlock.core.audit import Kind
 from airlock.core.canonical import canonical_json, parse_json
-from airlock.core.errors import ConfigurationError, InvalidInputError, NotFoundError, RefusedError
+from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
 from airlock.core.interview import check_answers
 from airlock.core.manifest import AnswerValue, ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.policy import Policy
 from airlock.core.release import Release
 from airlock.core.workload import Workload
-from airlock.gates import gate_names, load_gate
 from airlock.ports import ModelVersion
 from airlock.services import model_files
 from airlock.services.deployment import Deployment
 from airlock.services.interview import required_questions
+from airlock.services.policy_check import refuse_problems
 from airlock.services.releases import find_release
 
 MAX_CONTEXT = 20_000
@@ -220,32 +217,7 @@ def checked_policy(deployment: Deployment, version: str) -> Policy:
     """
     files = deployment.config.policy_files(version)
     policy = files.policy()
-    for gate, values in policy.gates.items():
-        if gate not in gate_names():
-            near = difflib.get_close_matches(gate, gate_names(), n=1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigurationError(
-                f"gates.{gate}: there is no such gate",
-                where=files.place(["gates", gate]),
-                fix=f"{guess}gates: {', '.join(gate_names())}",
-            )
-        try:
-            load_gate(gate).Config.model_validate(values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            location = ("gates", gate, *problem["loc"])
-            raise ConfigurationError(
-                f"{'.'.join(map(str, location))}: {str(problem['msg']).removeprefix('Value error, ')}",
-                where=files.place(location),
-                fix=f"the fields are {', '.join(load_gate(gate).Config.model_fields)}",
-            ) from error
-    for number, scope in enumerate(policy.waivers.waivable if policy.waivers else []):
-        if policy.owner_of(scope) is None:
-            raise ConfigurationError(
-                f"waivers.waivable.{number}: {scope} is no gate with an owner and no rule that denies",
-                where=files.place(["waivers", "waivable", number]),
-                fix="name it as `airlock policy show` does, and give its gate an owner under roles",
-            )
+    refuse_problems(policy, files)
     return policy
 
 
