@@ -199,15 +199,15 @@ CASES: dict[str, Case] = {
         on_limit={
             "floor": (
                 lambda: right_decisions(190, 190),
-                {"floors": {"accuracy": 0.95}, "primary_metric": "accuracy"},
+                {"floors": {"accuracy": 0.95}, "primary_metric": "accuracy", "judge": "point"},
             ),
             "worsening": (
                 lambda: right_decisions(190, 200),
-                {"maximum_worsening": 0.05, "primary_metric": "accuracy"},
+                {"maximum_worsening": 0.05, "primary_metric": "accuracy", "judge": "point"},
             ),
             "upper limit": (
                 lambda: right_decisions(200, 200),
-                {"floors": {"brier": 0.01}, "primary_metric": "accuracy"},
+                {"floors": {"brier_score": 0.01}, "primary_metric": "accuracy", "judge": "point"},
             ),
         },
     ),

@@ -394,10 +394,10 @@ def test_an_unknown_gate_names_file_line_and_the_nearest_gate(policy: Path, tmp_
             "documentation:",
         ),
         (
-            "primary_metric: roc_auc",
-            "primary_metric: auc",
-            "gates.performance.primary_metric: ",
-            "primary_metric:",
+            "calibration_bins: 10",
+            "calibration_bins: ten",
+            "gates.performance.calibration_bins: ",
+            "calibration_bins:",
         ),
         (
             "maximum_worsening: 0.05",

@@ -4,8 +4,9 @@ Why it matters: every wrong decision costs money or harms somebody. A model that
 can still be a step back from the one it replaces, so both are measured on the same rows.
 
 What good looks like: every metric reaches its floor, the primary metric is not worse than the
-champion's by more than the allowed share, and the interval around the difference is narrow enough
-that this is not luck.
+champion's by more than the allowed share, and the interval around both is narrow enough that this is not
+luck: where it lies on both sides of a limit the answer is "cannot tell", with the number of rows that would
+settle it. No slice of the rows is far behind, and probabilities mean what they say.
 
 How to fix it: look at the slices for the group of rows where it loses; compare the training data and
 features with the champion's; tune or retrain. If the interval is wide, evaluate on more rows.
@@ -14,388 +15,449 @@ Helpful tools: scikit-learn's metrics and inspection modules, SHAP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
+from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
-from airlock.core.statistics import exceeds, percent
-from airlock.gates.base import GateContext, Need, Stage, group_names, unusable_scores
+from airlock.core.judgement import CANNOT_TELL, judged
+from airlock.core.statistics import percent
+from airlock.gates._calibration import Calibration, calibration
+from airlock.gates._config import Uncertain
+from airlock.gates._measures import METRICS, OF_SCORES, SMALLER_IS_BETTER, MetricName, Uncertainty, measure
+from airlock.gates._predictions import Predictions, groups_of, read_predictions
+from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-
 STAGE = Stage.AFTER_SCORING
 NEEDS = (Need.CURRENT, Need.PREDICTIONS)
 
-MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "brier", "log_loss"]
+_WORDS = {
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "roc_auc": "ROC AUC",
+    "brier_score": "Brier score",
+    "log_loss": "log loss",
+    "rmse": "root mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
+}
 
-_SMALLER_IS_BETTER = {"brier", "log_loss"}
-_WORDS = {"f1": "F1", "roc_auc": "ROC AUC", "brier": "Brier score", "log_loss": "log loss"}
-_SEED = 20_240_601
-_OUTSIDE = 10
-"""Replicates that must lie outside an interval, else its ends are single draws."""
-_CELLS_AT_ONCE = 4_000_000
-"""Bootstrap weights held in memory at a time: 32 MB."""
+
+def _for_each_task(value: Any) -> Any:
+    """One name stands for every task that has such a metric."""
+    if not isinstance(value, str):
+        return value
+    tasks = [str(task) for task, names in METRICS.items() if value in names]
+    if not tasks:
+        raise ValueError(
+            f"{value!r} is no metric; there are {', '.join(sorted(set().union(*METRICS.values())))}"
+        )
+    return dict.fromkeys(tasks, value)
 
 
-class Config(Value):
+class Config(Uncertain):
     """Limits of the performance gate.
 
     Attributes:
-        primary_metric: the metric that is compared with the champion's.
+        primary_metric: the metric that is compared with the champion's: one, or one for each task.
         minimum_rows: fewer evaluation rows than this cannot be judged.
-        floors: metric → the value it must reach; for ``brier`` and ``log_loss``, where smaller is
-            better, the value it must not exceed.
+        floors: metric → the value it must reach; for losses and errors, where smaller is better, the value it
+            must not exceed. Those of another task are not applied, and the gate says so.
         maximum_worsening: share of the champion's primary metric the candidate may lose.
-        confidence: confidence of the bootstrap intervals.
-        bootstrap_replicates: how often the rows are redrawn for the intervals.
+        slices: columns whose values are slices, beside the protected attributes.
+        minimum_slice_rows: a slice with fewer rows is reported, but cannot be judged.
+        maximum_slice_worsening: share of its primary metric a slice may lie below all rows before it warns;
+            ``null`` to report only.
+        calibration_bins: bins of equal size that probabilities are compared in.
+        maximum_calibration_error: expected calibration error from which it warns; ``null`` to report only.
     """
 
-    primary_metric: MetricName
+    primary_metric: Annotated[
+        dict[Task, MetricName],
+        Field(min_length=1),
+        BeforeValidator(_for_each_task, json_schema_input_type=MetricName | dict[Task, MetricName]),
+    ]
     minimum_rows: Annotated[int, Field(ge=2)]
     floors: Annotated[dict[MetricName, float], Field(min_length=1)]
     maximum_worsening: Annotated[float, Field(ge=0, le=1)]
-    confidence: Annotated[float, Field(gt=0.5, lt=1)]
-    bootstrap_replicates: Annotated[int, Field(ge=100, le=100_000)]
+    slices: list[Annotated[str, Field(min_length=1)]]
+    minimum_slice_rows: Annotated[int, Field(ge=2)]
+    maximum_slice_worsening: Annotated[float, Field(ge=0, le=1)] | None
+    calibration_bins: Annotated[int, Field(ge=2, le=1000)]
+    maximum_calibration_error: Annotated[float, Field(ge=0, le=1)] | None
 
-    @model_validator(mode="after")
-    def _intervals_need_replicates(self) -> Self:
-        if self.bootstrap_replicates * (1 - self.confidence) < _OUTSIDE:
-            raise ValueError("too few bootstrap_replicates for intervals at this confidence")
-        return self
-
-
-@dataclass(frozen=True)
-class _Model:
-    """Outcomes, scores and decisions of one model on the evaluation batch."""
-
-    name: str
-    outcome: Floats
-    score: Floats
-    decision: Floats
-
-    def where(self, rows: npt.NDArray[np.bool_]) -> _Model:
-        return _Model(self.name, self.outcome[rows], self.score[rows], self.decision[rows])
+    def primary(self, task: Task) -> str | None:
+        """The primary metric of a task; ``None`` where none is named that it has."""
+        name = self.primary_metric.get(task)
+        return name if name in METRICS[task] else None
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Measure candidate and champion on the same rows and compare them."""
-    target = context.label
-    frame, scores = context.evaluation(), context.scores().frame
-    has_champion = context.has_champion
-    problem = unusable_scores(
-        frame, scores, minimum_rows=config.minimum_rows, champion=has_champion, target=target
-    )
-    if problem:
+    models = read_predictions(context, minimum_rows=config.minimum_rows)
+    if isinstance(models, GateResult):
+        return models
+    task = context.task
+    primary = config.primary(task)
+    floors = [str(name) for name in sorted(config.floors) if name in METRICS[task]]
+    if problem := _not_applicable(config, task, primary, floors, champion=len(models) > 1):
         return problem
-    outcome = frame[target].to_numpy("float64")
-    models = [
-        _Model(
-            name,
-            outcome,
-            scores[f"{name}_score"].to_numpy("float64"),
-            scores[f"{name}_prediction"].to_numpy("float64"),
-        )
-        for name in (["candidate", "champion"] if has_champion else ["candidate"])
-    ]
-    values = {model.name: measure(model.outcome, model.score, model.decision) for model in models}
-    spread = _Spread(models, config)
-    slices = _slices(context, models, config.primary_metric)
-    change = _change(values, config.primary_metric) if has_champion else None
+    values = [measure(model) for model in models]
+    sure = config.shared_by(len(floors) + len(models) - 1)
+    spread = Uncertainty(models, values, sure, config.bootstrap_replicates)
+    metrics = _model_metrics(spread, config)
+    change = _change_metric(spread, primary, config) if primary and len(models) > 1 else None
+    slices = _slices(context, models, primary or floors[0], config)
+    reliability = _calibration(models, config)
+    effect = _threshold_effect(context, models)
     findings = [
-        *_floor_findings(values["candidate"], config),
-        *_change_findings(values, change, spread, config),
+        *_floor_findings(metrics, floors, config),
+        *(_change_findings(change, values, config) if change else []),
+        *_slice_findings(slices, values[0], primary or floors[0], config),
+        *_calibration_findings(reliability, config),
+        *_told(config, task, floors, effect, models[0]),
     ]
-    table = {"rows": len(frame), "metrics": values, "change": change, "slices": slices, **spread.table()}
+    facts = _change_facts(change) if change else None
+    table = {
+        "rows": len(models[0].decision),
+        "task": str(task),
+        "confidence": config.confidence,
+        "metrics": {model.model: measured for model, measured in zip(models, values, strict=True)},
+        "intervals": {
+            model.model: {name: spread.interval(name, place) for name in values[place]}
+            for place, model in enumerate(models)
+        },
+        "change": facts,
+        "change_interval": change.interval if change else None,
+        "slices": slices,
+        "calibration": None if reliability is None else vars(reliability),
+        "threshold": effect,
+    }
     context.attach("performance.json", canonical_json(table))
     return GateResult(
         verdict=passed_or_worst(findings),
-        summary=_summary(values, change, findings, config),
+        summary=_summary(values, primary or floors[0], facts, findings),
         findings=findings,
         metrics=[
-            *_metrics(values, spread, len(frame), config),
+            *metrics,
+            *([change] if change else []),
+            *_test_metrics(spread, primary),
+            *_calibration_metrics(reliability, config),
             *_slice_metrics(slices),
         ],
         engines=_engines(),
-        details={"primary_metric": config.primary_metric} | ({"change": change} if change else {}),
+        details={"primary_metric": primary, "task": str(task)}
+        | ({"change": facts} if facts else {})
+        | ({"threshold": effect} if effect else {}),
     )
 
 
-def measure(outcome: Floats, score: Floats, decision: Floats) -> dict[str, float | None]:
-    """The seven metrics by scikit-learn; ``None`` where one is undefined for these rows.
-
-    Undefined are: roc_auc when all outcomes are the same, precision when nobody is decided 1,
-    recall when no outcome is 1, f1 when neither occurs.
-    """
-    from sklearn import metrics
-
-    some_true, some_false, some_selected = outcome.any(), (outcome == 0).any(), decision.any()
-    return {
-        "accuracy": float(metrics.accuracy_score(outcome, decision)),
-        "precision": float(metrics.precision_score(outcome, decision)) if some_selected else None,
-        "recall": float(metrics.recall_score(outcome, decision)) if some_true else None,
-        "f1": float(metrics.f1_score(outcome, decision)) if some_true or some_selected else None,
-        "roc_auc": float(metrics.roc_auc_score(outcome, score)) if some_true and some_false else None,
-        "brier": float(metrics.brier_score_loss(outcome, score, pos_label=1)),
-        "log_loss": float(metrics.log_loss(outcome, score, labels=[0, 1])),
-    }
+def _not_applicable(
+    config: Config, task: Task, primary: str | None, floors: list[str], *, champion: bool
+) -> GateResult | None:
+    if not floors:
+        return cannot_judge(
+            "floors.none_apply",
+            f"none of the floors ({', '.join(sorted(config.floors))}) is a metric of a {task} model",
+            fix=f"give at least one of {', '.join(METRICS[task])} a floor in the policy",
+        )
+    if champion and primary is None:
+        return cannot_judge(
+            "primary.none_applies",
+            f"policy names no primary metric of a {task} model to compare with the champion's",
+            fix=f"name one of {', '.join(METRICS[task])} under primary_metric",
+        )
+    return None
 
 
-def _change(values: dict[str, dict[str, float | None]], primary: str) -> dict[str, Any] | None:
-    """Size and direction of the primary metric's change, relative to the champion's value.
-
-    ``relative`` is rounded to 12 decimals: policy rules compare it with their limits.
-    """
-    relative = _relative(values["candidate"][primary], values["champion"][primary], primary)
-    if relative is None:
-        return None
-    direction = "same" if relative == 0 else ("better" if relative > 0 else "worse")
-    return {"metric": primary, "relative": abs(relative), "direction": direction}
-
-
-def _relative(candidate: float | None, champion: float | None, metric: str) -> float | None:
-    """Signed improvement over the champion as a share of its value; positive is better."""
-    if candidate is None or champion is None or champion <= 0:
-        return None
-    sign = -1 if metric in _SMALLER_IS_BETTER else 1
-    return round(sign * (candidate - champion) / champion, 12)
-
-
-def _floor_findings(values: dict[str, float | None], config: Config) -> Iterator[Finding]:
-    for metric, floor in sorted(config.floors.items()):
-        value = values[metric]
-        if value is None:
-            yield _undefined(metric, "candidate")
-        elif metric in _SMALLER_IS_BETTER and exceeds(value, floor):
-            yield _finding("floor", f"{_word(metric)} is {value:.4g}, above its limit of {floor:.4g}", metric)
-        elif metric not in _SMALLER_IS_BETTER and exceeds(floor, value):
-            yield _finding("floor", f"{_word(metric)} is {value:.4g}, below its floor of {floor:.4g}", metric)
+def _model_metrics(spread: Uncertainty, config: Config) -> list[Metric]:
+    result = []
+    for place, (model, values) in enumerate(zip(spread.models, spread.values, strict=True)):
+        for name, value in values.items():
+            interval = spread.interval(name, place)
+            result.append(
+                Metric(
+                    name=name if place == 0 else f"champion.{name}",
+                    value=value,
+                    threshold=config.floors.get(name) if place == 0 else None,  # type: ignore[call-overload]
+                    direction="lower" if name in SMALLER_IS_BETTER else "higher",
+                    interval=interval,
+                    confidence=config.confidence if interval else None,
+                    n=len(model.decision),
+                    engine=f"scikit-learn {_engines()['scikit-learn']}",
+                    method=spread.method(name) if interval else "",
+                )
+            )
+    return result
 
 
-def _change_findings(
-    values: dict[str, dict[str, float | None]],
-    change: dict[str, Any] | None,
-    spread: _Spread,
-    config: Config,
-) -> Iterator[Finding]:
-    metric, limit = config.primary_metric, config.maximum_worsening
-    if "champion" not in values:
-        return
-    if change is None:
-        undefined = "candidate" if values["candidate"][metric] is None else "champion"
-        yield _undefined(metric, undefined)
-        return
-    lost = change["relative"] if change["direction"] == "worse" else 0.0
-    if exceeds(lost, limit):
-        moved = "rises" if metric in _SMALLER_IS_BETTER else "falls"
-        pair = f"{values['champion'][metric]:.4g} to {values['candidate'][metric]:.4g}"
-        worse = f"{percent(lost)} worse than the champion, limit {percent(limit)}"
-        yield _finding("worse_than_champion", f"{_word(metric)} {moved} from {pair}: {worse}", metric)
-    elif (interval := spread.change) and exceeds(-interval[0], limit):
-        between = f"{_signed(interval[0])} and {_signed(interval[1])}"
-        yield Finding(
-            id="uncertain_change",
-            verdict=Verdict.PASSED,
-            message=f"the change of {_word(metric)} lies between {between} at {percent(config.confidence)} "
-            f"confidence: a loss beyond the limit of {percent(limit)} cannot be ruled out with so few rows",
-            where=metric,
-            fix="evaluate on more rows to be sure",
+def _change_metric(spread: Uncertainty, primary: str, config: Config) -> Metric:
+    value, interval = spread.change(primary)
+    return Metric(
+        name="change",
+        value=value,
+        threshold=-config.maximum_worsening,
+        direction="higher",
+        interval=interval,
+        confidence=config.confidence if interval else None,
+        n=len(spread.models[0].decision),
+        where=primary,
+        engine=f"scikit-learn {_engines()['scikit-learn']}",
+        method=f"paired {spread.method(primary)}" if interval else "",
+    )
+
+
+def _test_metrics(spread: Uncertainty, primary: str | None) -> Iterator[Metric]:
+    tested = spread.paired_test(primary) if primary else None
+    if tested is not None:
+        yield Metric(
+            name="p_value",
+            value=tested[0],
+            n=len(spread.models[0].decision),
+            where=primary or "",
+            method=tested[1],
         )
 
 
-def _finding(kind: str, message: str, metric: str) -> Finding:
-    fix = (
-        "compare the slices in performance.json to find where it loses, then review training data and "
-        "features against the champion's and retrain"
+def _change_facts(change: Metric) -> dict[str, Any] | None:
+    """Size and direction of the primary metric's change, for the rules of the policy."""
+    if change.value is None:
+        return None
+    direction = "same" if change.value == 0 else ("better" if change.value > 0 else "worse")
+    return {"metric": change.where, "relative": abs(change.value), "direction": direction}
+
+
+def _floor_findings(metrics: list[Metric], floors: list[str], config: Config) -> Iterator[Finding]:
+    for metric in metrics:
+        if metric.name not in floors:
+            continue
+        if metric.value is None:
+            yield _undefined(metric.name, "candidate")
+            continue
+        beyond = "above its limit" if metric.direction == "lower" else "below its floor"
+        text = f"{_word(metric.name)} is {metric.value:.4g}, {beyond} of {metric.threshold:.4g}"
+        for found in judged(
+            metric, config.judge, finding_id="floor", failed=text, fix=_FIX, label=_word(metric.name)
+        ):
+            yield found.model_copy(update={"where": metric.name})
+
+
+def _change_findings(
+    change: Metric, values: list[dict[str, float | None]], config: Config
+) -> Iterator[Finding]:
+    name, limit = change.where, config.maximum_worsening
+    if change.value is None:
+        yield _undefined(name, "candidate" if values[0][name] is None else "champion")
+        return
+    moved = "rises" if name in SMALLER_IS_BETTER else "falls"
+    pair = f"{values[1][name]:.4g} to {values[0][name]:.4g}"
+    worse = f"{percent(-change.value)} worse than the champion, limit {percent(limit)}"
+    yield from judged(
+        change,
+        config.judge,
+        finding_id="worse_than_champion",
+        failed=f"{_word(name)} {moved} from {pair}: {worse}",
+        fix=_FIX,
+        label=f"the change of {_word(name)} against the champion",
+        no_effect=0.0,
     )
-    return Finding(id=kind, verdict=Verdict.FAILED, message=message, where=metric, fix=fix)
+
+
+_FIX = (
+    "compare the slices in performance.json to find where it loses, then review training data and "
+    "features against the champion's and retrain"
+)
 
 
 def _undefined(metric: str, model: str) -> Finding:
+    scores = " or no score is given for it" if metric in OF_SCORES else ""
     return Finding(
         id="undefined",
         verdict=Verdict.ERROR,
-        message=f"{_word(metric)} of the {model} is undefined or zero on this batch, so it cannot be judged",
+        message=f"{_word(metric)} of the {model} is undefined or zero on this batch{scores}, so it cannot be "
+        "judged",
         where=metric,
-        fix="evaluate on a batch that holds both outcomes, and on which the model decides both ways",
+        fix="evaluate on a batch that holds both outcomes, and on which the model decides both ways"
+        + ("; name the column with the scores" if scores else ""),
     )
 
 
 def _word(metric: str) -> str:
-    return _WORDS.get(metric, metric)
+    return _WORDS.get(metric, metric.replace("_", " "))
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f} %"
-
-
-class _Spread:
-    """Paired bootstrap: both models on the same redrawn rows, all metrics from the same weights.
-
-    Attributes:
-        intervals: (model, metric) → percentile interval.
-        change: percentile interval of the signed relative change, when there is a champion.
-    """
-
-    def __init__(self, models: list[_Model], config: Config) -> None:
-        import numpy as np
-
-        draws = _bootstrap(models, config.bootstrap_replicates)
-        tails = [(1 - config.confidence) / 2, (1 + config.confidence) / 2]
-
-        def interval(values: Floats) -> tuple[float, float] | None:
-            defined = values[np.isfinite(values)]
-            if len(defined) < len(values) / 2:
-                return None
-            low, high = np.quantile(defined, tails)
-            return round(float(low), 9), round(float(high), 9)
-
-        self.confidence = config.confidence
-        self.intervals = {key: interval(values) for key, values in draws.items()}
-        self.change: tuple[float, float] | None = None
-        if len(models) > 1:
-            candidate, champion = (draws[model.name, config.primary_metric] for model in models)
-            sign = -1 if config.primary_metric in _SMALLER_IS_BETTER else 1
-            with np.errstate(divide="ignore", invalid="ignore"):
-                self.change = interval(sign * (candidate - champion) / champion)
-
-    def table(self) -> dict[str, Any]:
-        """For ``performance.json``."""
-        nested: dict[str, dict[str, Any]] = {}
-        for (model, metric), interval in self.intervals.items():
-            nested.setdefault(model, {})[metric] = interval
-        return {"confidence": self.confidence, "intervals": nested, "change_interval": self.change}
-
-
-def _bootstrap(models: list[_Model], replicates: int) -> dict[tuple[str, str], Floats]:
-    """Every metric of every model on ``replicates`` redraws of the rows; NaN where undefined."""
+def _slices(
+    context: GateContext, models: list[Predictions], primary: str, config: Config
+) -> list[dict[str, Any]]:
+    """The primary metric (and accuracy) of each slice, for both models; intervals hold all together."""
     import numpy as np
 
-    rng = np.random.default_rng(_SEED)
-    rows = len(models[0].outcome)
-    chunk = max(1, _CELLS_AT_ONCE // rows)
-    parts: dict[tuple[str, str], list[Floats]] = {}
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        drawn = rng.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
-        weights = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows).astype("float64")
-        for model in models:
-            for metric, values in weighted_metrics(
-                model.outcome, model.score, model.decision, weights
-            ).items():
-                parts.setdefault((model.name, metric), []).append(values)
-    return {key: np.concatenate(values) for key, values in parts.items()}
-
-
-def weighted_metrics(outcome: Floats, score: Floats, decision: Floats, weights: Floats) -> dict[str, Floats]:
-    """The metrics of :func:`measure` for many weightings of the same rows at once.
-
-    Law: each row of the result equals scikit-learn's metric with that row as ``sample_weight``.
-    """
-    import numpy as np
-
-    inside = np.clip(score, np.finfo("float64").eps, 1 - np.finfo("float64").eps)
-    log_loss = -(outcome * np.log(inside) + (1 - outcome) * np.log(1 - inside))
-    columns = [
-        np.ones_like(outcome),
-        outcome,
-        decision,
-        outcome * decision,
-        outcome == decision,
-        (score - outcome) ** 2,
-        log_loss,
-    ]
-    total, positive, selected, hit, right, brier, loss = (weights @ np.column_stack(columns)).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {
-            "accuracy": right / total,
-            "precision": hit / selected,
-            "recall": hit / positive,
-            "f1": 2 * hit / (positive + selected),
-            "roc_auc": _weighted_auc(outcome, score, weights) / (positive * (total - positive)),
-            "brier": brier / total,
-            "log_loss": loss / total,
-        }
-
-
-def _weighted_auc(outcome: Floats, score: Floats, weights: Floats) -> Floats:
-    """Weight of (positive, negative) pairs that are ranked right, ties counting half."""
-    import numpy as np
-
-    _, place = np.unique(score, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-    positive = np.add.reduceat((weights * outcome)[:, order], starts, axis=1)
-    negative = np.add.reduceat((weights * (1 - outcome))[:, order], starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative
-    result: Floats = (positive * (below + negative / 2)).sum(axis=1)
-    return result
-
-
-def _slices(context: GateContext, models: list[_Model], primary: str) -> list[dict[str, Any]]:
-    """Accuracy and the primary metric of each protected group, for both models."""
-    import numpy as np
-
+    frame, columns = context.evaluation(), context.columns
+    chosen = {name: columns.sensitive.get(name, {}) for name in sorted({*columns.sensitive, *config.slices})}
+    groups = {name: groups_of(frame[name], words) for name, words in chosen.items() if name in frame}
+    sure = config.shared_by(sum(len(group.names) for group in groups.values()))
     slices: list[dict[str, Any]] = []
-    frame = context.evaluation()
-    for column, words in sorted(context.columns.sensitive.items()):
-        if column not in frame:
-            continue
-        names = np.array(group_names(frame[column], words), dtype=object)
-        for name in sorted(set(names)):
-            rows = names == name
-            entry: dict[str, Any] = {"attribute": column, "group": name, "n": int(rows.sum())}
-            for model in (model.where(rows) for model in models):
-                values = measure(model.outcome, model.score, model.decision)
-                entry[model.name] = {metric: values[metric] for metric in sorted({"accuracy", primary})}
+    for column, group in groups.items():
+        for code, name in enumerate(group.names):
+            rows = np.flatnonzero(group.codes == code)
+            parts = [model.where(rows) for model in models]
+            values = [measure(part) for part in parts]
+            large = len(rows) >= config.minimum_slice_rows
+            spread = Uncertainty(parts[:1], values[:1], sure, config.bootstrap_replicates)
+            shown = [metric for metric in dict.fromkeys(("accuracy", primary)) if metric in values[0]]
+            entry: dict[str, Any] = {
+                "attribute": column,
+                "group": name,
+                "n": len(rows),
+                "judged": large,
+                "interval": spread.interval(primary) if large else None,
+            }
+            for part, measured in zip(parts, values, strict=True):
+                entry[part.model] = {metric: measured[metric] for metric in shown}
             slices.append(entry)
     return slices
 
 
-def _metrics(
-    values: dict[str, dict[str, float | None]], spread: _Spread, rows: int, config: Config
-) -> list[Metric]:
-    result = []
-    for model, measured in values.items():
-        for metric, value in measured.items():
-            interval = spread.intervals[model, metric] if value is not None else None
-            result.append(
-                Metric(
-                    name=metric if model == "candidate" else f"champion.{metric}",
-                    value=value,
-                    threshold=config.floors.get(metric) if model == "candidate" else None,  # type: ignore[call-overload]
-                    direction="lower" if metric in _SMALLER_IS_BETTER else "higher",
-                    interval=interval,
-                    confidence=config.confidence if interval else None,
-                    n=rows,
-                    engine=f"scikit-learn {_engines()['scikit-learn']}",
-                )
+def _slice_findings(
+    slices: list[dict[str, Any]], whole: dict[str, float | None], primary: str, config: Config
+) -> Iterator[Finding]:
+    if config.maximum_slice_worsening is None or whole[primary] is None:
+        return
+    smaller = primary in SMALLER_IS_BETTER
+    sign = 1 if smaller else -1
+    limit = (whole[primary] or 0.0) + sign * config.maximum_slice_worsening * abs(whole[primary] or 0.0)
+    for entry in slices:
+        value, where = entry["candidate"][primary], f"{entry['attribute']}: {entry['group']}"
+        if not entry["judged"] or value is None:
+            yield Finding(
+                id=f"{CANNOT_TELL}.slice",
+                verdict=Verdict.PASSED,
+                message=f"{_word(primary)} is not judged for {where}: "
+                + (
+                    "it is undefined there"
+                    if entry["judged"]
+                    else f"{entry['n']} rows of the {config.minimum_slice_rows} that are needed"
+                ),
+                where=where,
             )
-    if "champion" in values:
-        primary = config.primary_metric
-        result.append(
-            Metric(
-                name="change",
-                value=_relative(values["candidate"][primary], values["champion"][primary], primary),
-                threshold=-config.maximum_worsening,
-                direction="higher",
-                interval=spread.change,
-                confidence=config.confidence if spread.change else None,
-                n=rows,
-                where=primary,
-                engine=f"scikit-learn {_engines()['scikit-learn']}",
-            )
+            continue
+        metric = Metric(
+            name=primary,
+            value=value,
+            threshold=limit,
+            direction="lower" if smaller else "higher",
+            interval=entry["interval"],
+            confidence=config.confidence,
+            n=entry["n"],
+            where=where,
         )
-    return result
+        against = f"against {whole[primary]:.4g} on all"
+        text = f"{_word(primary)} is {value:.4g} for {where} ({entry['n']} rows), {against}"
+        label = f"{_word(primary)} of {where}"
+        for found in judged(
+            metric, config.judge, finding_id="slice", failed=text, fix=_SLICE_FIX, label=label,
+            verdict=Verdict.WARNED,
+        ):  # fmt: skip
+            # With many small slices nobody can tell for some: that is told and does not warn.
+            unsure = found.id.startswith(CANNOT_TELL)
+            yield found.model_copy(update={"verdict": Verdict.PASSED}) if unsure else found
+
+
+_SLICE_FIX = (
+    "look at the rows of this slice: are they fewer in training, or is a feature missing or measured "
+    "differently there?"
+)
+
+
+def _calibration(models: list[Predictions], config: Config) -> Calibration | None:
+    candidate = models[0]
+    if candidate.task is not Task.BINARY or candidate.score is None or candidate.outcome is None:
+        return None
+    return calibration(
+        candidate.outcome,
+        candidate.score,
+        bins=config.calibration_bins,
+        confidence=config.confidence,
+        replicates=config.bootstrap_replicates,
+    )
+
+
+def _calibration_metrics(reliability: Calibration | None, config: Config) -> list[Metric]:
+    if reliability is None:
+        return []
+    return [
+        Metric(
+            name="calibration_error",
+            value=reliability.error,
+            threshold=config.maximum_calibration_error,
+            direction="lower",
+            interval=reliability.interval,
+            confidence=config.confidence,
+            n=sum(part["rows"] for part in reliability.bins),
+            method=f"{len(reliability.bins)} bins of equal size, basic bootstrap",
+        )
+    ]
+
+
+def _calibration_findings(reliability: Calibration | None, config: Config) -> Iterator[Finding]:
+    if config.maximum_calibration_error is None:
+        return
+    for metric in _calibration_metrics(reliability, config):
+        yield from judged(
+            metric,
+            config.judge,
+            finding_id="calibration",
+            failed=f"probabilities are off by {metric.value:.3f} on average, above {metric.threshold:g}",
+            fix="calibrate the model (scikit-learn's CalibratedClassifierCV), or use scores for ranking only",
+            label="the calibration error",
+            verdict=Verdict.WARNED,
+        )
+
+
+def _threshold_effect(context: GateContext, models: list[Predictions]) -> dict[str, Any] | None:
+    """What a change of the decision threshold does: both thresholds, and the candidate's decisions at each.
+
+    ``None`` without a champion, or where thresholds are not known.
+    """
+    described = context.scores().details.get("models") or {}
+    thresholds = [(described.get(model.model) or {}).get("threshold") for model in models]
+    score = models[0].score
+    if len(models) == 1 or None in thresholds or score is None or context.task is not Task.BINARY:
+        return None
+    before = score >= float(thresholds[1] or 0)
+    moved = models[0].decision.astype(bool)
+    return {
+        "candidate": thresholds[0],
+        "champion": thresholds[1],
+        "selection_rate_before": float(before.mean()),
+        "selection_rate": float(moved.mean()),
+        "decided_differently": float((before != moved).mean()),
+    }
+
+
+def _told(
+    config: Config, task: Task, floors: list[str], effect: dict[str, Any] | None, model: Predictions
+) -> Iterator[Finding]:
+    """What is good to know and decides nothing."""
+    if others := sorted(set(config.floors) - set(floors)):
+        message = f"not judged: {', '.join(others)}, because a {task} model has no such metric"
+        yield Finding(id="not_applicable", verdict=Verdict.PASSED, message=message)
+    if task is Task.BINARY and model.score is None:
+        message = "not judged: ROC AUC, Brier score, log loss and calibration, because no score is given"
+        yield Finding(id="no_scores", verdict=Verdict.PASSED, message=message)
+    if effect and effect["candidate"] != effect["champion"]:
+        yield Finding(
+            id="threshold_change",
+            verdict=Verdict.PASSED,
+            message=f"the decision threshold moves from {effect['champion']:g} to {effect['candidate']:g}, "
+            f"which by itself decides {percent(effect['decided_differently'])} of the cases differently "
+            f"({percent(effect['selection_rate_before'])} to {percent(effect['selection_rate'])} decided 1)",
+        )
 
 
 def _slice_metrics(slices: list[dict[str, Any]]) -> list[Metric]:
@@ -403,41 +465,42 @@ def _slice_metrics(slices: list[dict[str, Any]]) -> list[Metric]:
         Metric(
             name=f"slice.{metric}",
             value=value,
-            direction="lower" if metric in _SMALLER_IS_BETTER else "higher",
+            direction="lower" if metric in SMALLER_IS_BETTER else "higher",
+            interval=entry["interval"] if place == len(entry["candidate"]) - 1 else None,
             n=entry["n"],
             where=f"{entry['attribute']}: {entry['group']}",
             engine=f"scikit-learn {_engines()['scikit-learn']}",
         )
         for entry in slices
-        for metric, value in entry["candidate"].items()
+        for place, (metric, value) in enumerate(entry["candidate"].items())
     ]
 
 
 def _summary(
-    values: dict[str, dict[str, float | None]],
+    values: list[dict[str, float | None]],
+    primary: str,
     change: dict[str, Any] | None,
     findings: list[Finding],
-    config: Config,
 ) -> str:
     serious = [finding for finding in findings if finding.verdict is not Verdict.PASSED]
     if serious:
-        first = max(serious, key=lambda finding: finding.verdict is Verdict.ERROR)
+        order = [Verdict.WARNED, Verdict.FAILED, Verdict.ERROR]
+        first = max(serious, key=lambda finding: order.index(finding.verdict))
         more = f" (and {len(serious) - 1} more)" if len(serious) > 1 else ""
         return f"{first.message[0].upper()}{first.message[1:]}{more}."
-    metric = config.primary_metric
-    value = values["candidate"][metric]
-    has = f"{_word(metric)} is {'undefined here' if value is None else format(value, '.4g')}"
+    value = values[0][primary]
+    has = f"{_word(primary)} is {'undefined here' if value is None else format(value, '.4g')}"
     if change is None:
         return f"Every floor is reached; {has}, and there is no champion to compare with."
     if change["direction"] == "same":
         return f"Every floor is reached; {has}, the same as the champion's."
     return (
         f"Every floor is reached; {has}, {percent(change['relative'])} {change['direction']} than the "
-        f"champion's {values['champion'][metric]:.4g} on the same rows."
+        f"champion's {values[1][primary]:.4g} on the same rows."
     )
 
 
 def _engines() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"scikit-learn": version("scikit-learn"), "numpy": version("numpy")}
+    return {"scikit-learn": version("scikit-learn"), "numpy": version("numpy"), "scipy": version("scipy")}
