@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
+from airlock.core.columns import Columns
+from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import GateResult, Metric, Verdict
-from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
-from airlock.gates.privacy import name_tokens, says
+from airlock.core.names import name_tokens, says
+from airlock.core.workload import DataSpec, ModelSpec, PrivacySpec, RiskSpec, Workload
+from airlock.profiles.proxies import auc_of_counts
 from tests.support.gates import make_context, make_frame, make_workload
 from tests.support.judge import configuration, finding, judge, metric, table
 
@@ -68,7 +72,7 @@ def test_clean_data_passes_and_says_what_came_closest() -> None:
     assert metric(result, "prohibited_names").value == 0
     assert metric(result, "personal_data_in_features").value == 0
     assert table(files, "privacy.json")["values"] == []
-    assert set(result.engines) == {"airlock", "numpy", "pandas", "scikit-learn"}
+    assert set(result.engines) == {"airlock", "numpy", "pandas", "pyarrow", "scikit-learn"}
 
 
 # Names
@@ -151,11 +155,10 @@ SECRETS = {
 def test_personal_data_is_counted_and_never_shown(kind: str, secret: str) -> None:
     note = pd.Series(["nothing"] * 400).where(np.arange(400) % 100 != 7, f"see {secret}, please")
     result, files = judge_frame(make_frame().assign(note=note))
-    assert result.verdict is Verdict.WARNED
-    assert finding(result, "personal_data", "evaluation.note").message.startswith(
-        "4 cells of evaluation.note"
-    )
-    assert "data governance" in finding(result, "personal_data").fix
+    assert result.verdict is Verdict.FAILED
+    assert "4 cells of the evaluation data" in finding(result, "personal_data", "note").message
+    fix = finding(result, "personal_data").fix
+    assert "ask data governance for a waiver of gate-privacy:personal_data:note" in fix
     (row,) = table(files, "privacy.json")["values"]
     assert (row["kind"], row["cells"], row["column"], row["data"]) == (kind, 4, "note", "evaluation")
     for data in (result.to_bytes(), *files.values()):
@@ -167,15 +170,15 @@ def test_personal_data_in_a_feature_fails() -> None:
     frame = make_frame().assign(contact=["ann@example.org", *["none"] * 399])
     result, _ = judge_frame(frame, with_features("income", "contact"))
     assert result.verdict is Verdict.FAILED
-    assert finding(result, "personal_data_in_feature", "evaluation.contact")
+    assert finding(result, "personal_data_in_feature", "contact")
     assert metric(result, "personal_data_in_features").value == 1
 
 
 def test_personal_data_in_training_data_is_found() -> None:
     training = make_frame(seed=8).assign(mail="ann@example.org")
     result, _ = judge_frame(make_frame(), training=training)
-    assert result.verdict is Verdict.WARNED
-    assert finding(result, "personal_data", "training.mail").message.startswith("400 cells")
+    assert result.verdict is Verdict.FAILED
+    assert "400 cells of the training data" in finding(result, "personal_data", "mail").message
 
 
 def test_a_declared_identifier_is_expected_to_identify() -> None:
@@ -187,7 +190,7 @@ def test_a_declared_identifier_is_expected_to_identify() -> None:
 
 def test_card_numbers_are_found_as_numbers_and_long_ids_are_not() -> None:
     cards = pd.Series([4111111111111111, 5500005555555559] * 200)
-    assert judge_frame(make_frame().assign(n=cards))[0].verdict is Verdict.WARNED
+    assert judge_frame(make_frame().assign(n=cards))[0].verdict is Verdict.FAILED
     ids = pd.Series(4_000_000_000_000_000 + 7_919 * np.arange(400))
     assert (
         judge_frame(make_frame().assign(n=ids, when=pd.Timestamp("2024-01-01")))[0].verdict is Verdict.PASSED
@@ -198,11 +201,7 @@ HOSTILE: dict[str, Any] = {
     "huge": "a" * 2_000_000,
     "huge digits": "1 " * 500_000,
     "NUL": "a\x00b",
-    "lone surrogate": "\ud800",
     "bytes": b"\xff\xfe ann@example.org",
-    "list": [1, 2, "x"],
-    "dict": {"a": 1},
-    "number": 12,
     "None": None,
     "emoji": "\U0001f600" * 100,
     "right to left": "\u202egro.elpmaxe@nna",
@@ -221,7 +220,7 @@ def test_hostile_cells_do_not_break_the_gate(value: Any) -> None:
 @pytest.mark.parametrize("name", ["a\x00b", "x" * 5000, "na\nme", "<b>"])
 def test_hostile_names_of_columns_do_not_break_the_gate(name: str) -> None:
     result, _ = judge_frame(make_frame().assign(**{name: "ann@example.org"}))
-    assert result.verdict is Verdict.WARNED
+    assert result.verdict is Verdict.FAILED
     assert GateResult.from_bytes(result.to_bytes()) == result
     assert "\n" not in result.summary
 
@@ -246,7 +245,7 @@ def separated(share: float, rows: int = 200) -> pd.DataFrame:
      (0.99, Verdict.WARNED), (1.0, Verdict.FAILED), (0.0, Verdict.FAILED)],
 )  # fmt: skip
 def test_a_proxy_warns_a_copy_fails_and_the_limit_passes(share: float, verdict: Verdict) -> None:
-    result, _ = judge_frame(separated(share))
+    result, _ = judge_frame(separated(share), judge="point")
     assert result.verdict is verdict
     assert asked(result).value == max(share, 1 - share)
     if verdict is not Verdict.PASSED:
@@ -272,8 +271,8 @@ def test_auc_is_scikit_learns(seed: int, levels: int, missing: float) -> None:
     (group,) = table(files, "privacy.json")["proxies"]
     member = frame["group"] == 0
     whether = float(roc_auc_score(member, gone))
-    assert group["features"]["income"] == pytest.approx(auc(frame, "income", member), abs=1e-12)
-    assert group["features"]["debt"] == pytest.approx(
+    assert group["features"]["income"]["value"] == pytest.approx(auc(frame, "income", member), abs=1e-12)
+    assert group["features"]["debt"]["value"] == pytest.approx(
         max(auc(frame, "debt", member), whether, 1 - whether), abs=1e-12
     )
 
@@ -307,9 +306,10 @@ def test_text_can_be_a_proxy_and_distinct_texts_are_not(dtype: str) -> None:
     )
     result, files = judge_frame(frame, with_features("street", "case"))
     assert finding(result, "proxy", "street")
+    assert result.details["protected"] == {"columns_present": ["group"], "proxies": ["street"]}
     (group,) = table(files, "privacy.json")["proxies"]
-    assert group["features"]["case"] == 0.5
-    assert 0.85 < group["features"]["street"] < 0.99
+    assert group["features"]["case"]["value"] == 0.5
+    assert 0.85 < group["features"]["street"]["value"] < 0.99
 
 
 def test_two_harmless_features_can_tell_together() -> None:
@@ -317,13 +317,16 @@ def test_two_harmless_features_can_tell_together() -> None:
     noise = np.random.default_rng(1).normal(0, 3, 2000)
     frame = frame.assign(income=noise + 2 * frame["group"], debt=noise)
     result, _ = judge_frame(frame)
-    assert result.verdict is Verdict.PASSED
+    assert result.verdict is Verdict.WARNED
+    assert [one.id for one in result.findings] == ["joint_proxy"]
     single, joint = asked(result), asked(result, "joint_auc")
     assert single.value is not None
     assert joint.value is not None
     assert single.value < 0.8
     assert joint.value > 0.95
-    assert joint.threshold is None
+    assert joint.threshold == 0.9
+    assert joint.interval is not None
+    assert joint.interval[0] < joint.value < joint.interval[1]
     assert joint.engine.startswith("scikit-learn ")
 
 
@@ -407,9 +410,8 @@ def test_no_declared_attribute_is_an_error_only_where_the_data_has_some() -> Non
         pd.Series([True, False] * 200),
         pd.Series([1, None] * 200, dtype="Int64"),
         pd.Series(pd.date_range("2024-01-01", periods=400)),
-        pd.Series([1 + 2j] * 400),
     ],
-    ids=["infinite", "huge", "missing", "boolean", "nullable", "dates", "complex"],
+    ids=["infinite", "huge", "missing", "boolean", "nullable", "dates"],
 )
 def test_every_type_of_feature_can_be_asked(column: pd.Series[Any]) -> None:
     result, _ = judge_frame(make_frame().assign(odd=column), with_features("income", "odd"))
@@ -428,8 +430,140 @@ def test_every_type_of_feature_can_be_asked(column: pd.Series[Any]) -> None:
         {"proxy_auc": 0.4},
         {"minimum_group_rows": 1},
         {"joint_rows": 10},
+        {"protected_names": ["_"]},
+        {"personal_share": 1},
+        {"confidence": 0.4},
+        {"required_declarations": ["trust"]},
     ],
 )
 def test_a_configuration_that_judges_nothing_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         configuration("privacy", **changes)
+
+
+# What the owner declares
+
+
+def declaring(**privacy: Any) -> Workload:
+    return make_workload(privacy=PrivacySpec.model_validate(privacy))
+
+
+@pytest.mark.requirement("G-7")
+@pytest.mark.parametrize(
+    ("values", "good"),
+    [
+        ([f"tok_{n:012x}" for n in range(400)], True),
+        ([f"{n:064x}" for n in range(400)], True),
+        (["[REDACTED]", "XXX-XX-XXXX"] * 200, True),
+        ([*(f"tok_{n:012x}" for n in range(399)), "ann lee"], False),
+        (["Boston", None] * 200, False),
+    ],
+    ids=["tokens", "hashes", "redacted", "one-name", "names"],
+)
+def test_a_declared_token_column_looks_like_tokens(values: list[str | None], good: bool) -> None:
+    frame = make_frame().assign(ref=values)
+    result, _ = judge_frame(frame, declaring(tokens=["ref"]), training=frame)
+    assert result.verdict is (Verdict.PASSED if good else Verdict.FAILED), result.summary
+    if not good:
+        assert "do not look like tokens" in result.findings[0].message
+        assert b"ann lee" not in result.to_bytes()
+
+
+@pytest.mark.requirement("G-7")
+def test_rows_without_consent_fail_and_a_missing_value_is_no_consent() -> None:
+    frame = make_frame().assign(terms=["2024-research", "2023-research", None, "no"] * 100)
+    accepted = {"column": "terms", "accepted": ["2024-research", "2023-research"]}
+    result, _ = judge_frame(frame, declaring(consent=accepted), training=frame.assign(terms="2024-research"))
+    assert result.verdict is Verdict.FAILED
+    assert "200 of 400 rows of the evaluation data" in finding(result, "consent_missing", "terms").message
+    good = frame.assign(terms="2024-research")
+    assert judge_frame(good, declaring(consent=accepted), training=good)[0].verdict is Verdict.PASSED
+    result, _ = judge_frame(good, declaring(consent=accepted))
+    assert result.verdict is Verdict.ERROR
+    assert "training data has no column terms" in finding(result, "missing_column").message
+
+
+def test_consent_can_be_a_number_or_a_truth_value() -> None:
+    for value, word in ((1, "1"), (True, "true"), (1.0, "1")):
+        frame = make_frame().assign(terms=value)
+        spec = declaring(consent={"column": "terms", "accepted": [word]})
+        assert judge_frame(frame, spec, training=frame)[0].verdict is Verdict.PASSED
+
+
+@pytest.mark.requirement("G-7")
+def test_data_outside_the_allowed_regions_fails() -> None:
+    frame = make_frame().assign(land=["eu-west", "us-east"] * 200)
+    regions = {"allowed_regions": ["eu-west", "eu-north"]}
+    spec = declaring(residency={"region": "us-east", "column": "land"})
+    result, _ = judge_frame(frame, spec, training=frame, **regions)
+    assert result.verdict is Verdict.FAILED
+    assert finding(result, "residency").message.startswith("the data lies in us-east")
+    assert len([one for one in result.findings if one.id == "residency_rows"]) == 2
+    good = declaring(residency={"region": "eu-west"})
+    assert judge_frame(frame, good, training=frame, **regions)[0].verdict is Verdict.PASSED
+
+
+def test_a_declaration_that_the_policy_asks_for_must_be_there() -> None:
+    result, _ = judge_frame(make_frame(), required_declarations=["consent", "residency"])
+    assert result.verdict is Verdict.FAILED
+    assert {one.id for one in result.findings} == {"consent_undeclared", "residency_undeclared"}
+
+
+# Many rows, few of them
+
+
+def test_a_few_cells_among_many_rows_are_a_warning() -> None:
+    frame = make_frame(4000).assign(note="nothing to see")
+    frame.loc[17, "note"] = "ann@example.org"
+    assert judge_frame(frame)[0].verdict is Verdict.WARNED
+    assert judge_frame(frame, personal_share=0)[0].verdict is Verdict.FAILED
+
+
+def test_of_very_many_suspicious_texts_an_even_share_is_checked_and_said_so() -> None:
+    mails = [f"person{n}@example.org" if n % 2 else f"person{n}@example" for n in range(4000)]
+    result, files = judge_frame(make_frame(4000).assign(note=mails), maximum_texts=1000)
+    (row,) = table(files, "privacy.json")["values"]
+    assert (row["suspected"], row["checked"]) == (4000, 1000)
+    assert 1800 < row["cells"] < 2200
+    assert "about " in finding(result, "personal_data", "note").message
+
+
+def test_plain_files_without_reference_data_are_judged_alone() -> None:
+    def none() -> Path:
+        raise InvalidInputError("no reference data was given")
+
+    context = make_context(evaluation=make_frame())
+    context.reference_path = none
+    assert judge("privacy", context)[0].verdict is Verdict.PASSED
+
+
+def test_a_column_named_like_a_protected_attribute_is_asked_about() -> None:
+    result, _ = judge_frame(make_frame().assign(applicantRace=1))
+    assert result.verdict is Verdict.WARNED
+    assert finding(result, "undeclared_attribute", "applicantRace").fix
+    assert result.details["protected"]["columns_present"] == ["applicantRace", "group"]
+
+
+def test_no_named_features_cannot_be_judged() -> None:
+    context = make_context()
+    context.columns = Columns(sensitive={"group": {}})
+    result, _ = judge("privacy", context)
+    assert result.verdict is Verdict.ERROR
+    assert finding(result, "features_undeclared").fix
+
+
+def test_an_auc_has_delongs_interval() -> None:
+    """Oracle: the placements of every row, written out as in the paper."""
+    rng = np.random.default_rng(5)
+    member, values = rng.random(150) < 0.4, rng.integers(0, 6, 150)
+    values = values + member
+    inside, outside = (np.bincount(values[rows], minlength=8) for rows in (member, ~member))
+    wins = (values[member][:, None] > values[~member]) + (values[member][:, None] == values[~member]) / 2
+    area, variance = wins.mean(), 0.0
+    variance = wins.mean(axis=1).var(ddof=1) / len(wins) + wins.mean(axis=0).var(ddof=1) / wins.shape[1]
+    spread = 1.959963984540054 * np.sqrt(variance) / (area * (1 - area))
+    centre = np.log(area / (1 - area))
+    expected = [1 / (1 + np.exp(-centre - sign * spread)) for sign in (-1, 1)]
+    found = auc_of_counts(inside, outside, 0.95)
+    assert found.value == pytest.approx(area, abs=1e-12)
+    assert found.interval == pytest.approx(expected, abs=1e-9)

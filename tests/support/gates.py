@@ -154,6 +154,7 @@ def make_context(
         columns=Columns.of(workload),
         title=workload.title,
         protected_class_data=workload.risk.protected_class_data,
+        privacy=workload.privacy,
         has_champion=manifest.champion is not None,
         candidate=lambda: manifest.candidate,
         current_path=on_disk(frame),

@@ -10,6 +10,9 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from airlock.core.national_ids import national_ids
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
@@ -48,13 +51,33 @@ _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]|-\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
 
 
+@dataclass(frozen=True)
+class Detector:
+    """One kind of personal data.
+
+    Attributes:
+        matches: every match in a text that was made ``plain``; checks lengths, ranges and check digits.
+        coarse: a pattern, in the words of RE2, without which a text of ASCII has no match. It is looked
+            for in all rows, the exact one only in what it leaves.
+    """
+
+    matches: Callable[[str], Iterator[str]]
+    coarse: str
+
+
+def plain(text: str) -> str:
+    """A text as the detectors read it: without invisible characters, one kind of dash, plain digits."""
+    if text.isascii():
+        return text
+    return _DASHES.sub("-", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
+
+
 def find_personal_data(text: str) -> dict[str, str]:
     """The first match of each kind of personal data in ``text``, by the kind's name in words."""
-    if not text.isascii():
-        text = _DASHES.sub("-", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
+    text = plain(text)
     if not _HINT.search(text):
         return {}
-    firsts = ((kind, next(matches(text), "")) for kind, matches in _KINDS.items())
+    firsts = ((kind, next(detector.matches(text), "")) for kind, detector in DETECTORS.items())
     return {kind: match for kind, match in firsts if match}
 
 
@@ -136,11 +159,23 @@ def _addresses(text: str) -> Iterator[str]:
                 yield match[0]
 
 
-_KINDS: dict[str, Callable[[str], Iterator[str]]] = {
-    "e-mail address": _emails,
-    "US social security number": lambda text: (match[0] for match in _SSN.finditer(text)),
-    "IBAN": _ibans,
-    "payment card number": _cards,
-    "phone number": lambda text: (match[0] for match in _PHONE.finditer(text)),
-    "IP address": _addresses,
+DETECTORS: dict[str, Detector] = {
+    "e-mail address": Detector(_emails, "@"),
+    "US social security number": Detector(
+        lambda text: (match[0] for match in _SSN.finditer(text)), r"\d{3}[- ]\d{2}[- ]\d{4}"
+    ),
+    "IBAN": Detector(_ibans, r"[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11}"),
+    "payment card number": Detector(_cards, r"\d{4}[- ]?\d{4}[- ]?\d{4}|\d{4}[- ]\d{6}[- ]\d{4}"),
+    "phone number": Detector(
+        lambda text: (match[0] for match in _PHONE.finditer(text)),
+        r"\+[1-9][ ()./-]{0,2}\d|[2-9]\d{2}[-.) ]{1,2}[2-9]\d{2}[-.]\d{4}",
+    ),
+    "IP address": Detector(_addresses, r"\d\.\d{1,3}\.\d{1,3}\.\d|(?:[0-9A-Fa-f]{0,4}:){3}"),
+    "national identity number": Detector(
+        national_ids,
+        r"[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-D]|[XYZ\d]\d{7}[- ]?[A-Z]|[A-Z]{6}[0-9L-V]{2}[A-T]"
+        r"|[12] ?\d{2} ?\d{2} ?[\dAB]{2} ?\d{3} ?\d{3} ?\d{2}|\d{3}\.\d{3}\.\d{3}-\d{2}"
+        r"|\d{4}[ -]\d{4}[ -]\d{4}",
+    ),
 }
+"""Every kind of personal data that is looked for, by its name in words."""

@@ -49,6 +49,33 @@ class DataSpec(Value):
         return self
 
 
+class ConsentSpec(Value):
+    """Where each row says whether the person agreed."""
+
+    column: Annotated[ColumnName, Field(description="column with the terms the person accepted")]
+    accepted: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(min_length=1, description="values that cover this use; any other row may not be used"),
+    ]
+
+
+class ResidencySpec(Value):
+    """Where the data is kept, and where the people in it live."""
+
+    region: Annotated[Name, Field(description="region in which the data is stored and processed")]
+    column: Annotated[ColumnName | None, Field(description="column with the region of each row")] = None
+
+
+class PrivacySpec(Value):
+    """What the owner declares about personal data; the privacy gate holds the data to it."""
+
+    tokens: Annotated[
+        list[ColumnName], Field(description="columns that hold tokens, hashes or redactions, nothing else")
+    ] = []
+    consent: ConsentSpec | None = None
+    residency: ResidencySpec | None = None
+
+
 class RiskSpec(Value):
     """Objective facts about use, from which the risk tier is computed (requirement T-4).
 
@@ -81,6 +108,7 @@ class Workload(Value):
     model: ModelSpec
     data: DataSpec
     risk: RiskSpec
+    privacy: Annotated[PrivacySpec, Field(description="tokens, consent and residency")] = PrivacySpec()
     documentation: Annotated[str, Field(description="model card, Markdown, beside the workload file")]
     regimes: Annotated[
         list[Name], Field(description="retention regimes of config/retention.yaml it is under")

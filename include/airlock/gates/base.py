@@ -12,7 +12,7 @@ from airlock.core.columns import Columns, Label, Task, label_text
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, Manifest
-from airlock.core.workload import Workload
+from airlock.core.workload import PrivacySpec, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +105,7 @@ class GateContext:
         scan: runs the static scanner of model files in the sandbox and returns its report.
         business_context: what the submitter wrote about the release.
         protected_class_data: whether the owner says that protected attributes are in the data.
+        privacy: what the owner declares about tokens, consent and residency.
         workload: the workload, in a release; ``None`` on plain files.
         manifest: what is released, in a release; ``None`` on plain files.
     """
@@ -128,6 +129,7 @@ class GateContext:
     task: Task = Task.BINARY
     title: str = ""
     protected_class_data: bool = False
+    privacy: PrivacySpec = field(default_factory=PrivacySpec)
     workload: Workload | None = None
     manifest: Manifest | None = None
     files: dict[str, str] = field(default_factory=dict)

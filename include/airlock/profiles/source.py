@@ -91,6 +91,9 @@ class Source(Protocol):
     def texts(self, column: str) -> Texts:
         """Any column as texts."""
 
+    def chunks(self, column: str) -> Iterator[pa.Array]:
+        """A column as Arrow arrays, in parts and in order."""
+
     def sample(self, columns: list[str], rows: int, seed: int) -> pd.DataFrame:
         """At most so many rows, drawn without replacement, always the same ones for the same seed."""
 
@@ -169,6 +172,11 @@ class _ArrowSource:
                 text = text_of(value)
                 counts[text] = counts.get(text, 0) + count
         return Texts(counts=counts, rows=self.rows(), missing=self.rows() - sum(counts.values()))
+
+    def chunks(self, column: str) -> Iterator[pa.Array]:
+        """A column as Arrow arrays, in parts and in order."""
+        self._describe(column)
+        yield from self._chunks(column)
 
     def _chunks(self, column: str) -> Iterator[pa.Array]:
         yield from self._array(column).chunks

@@ -252,6 +252,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             columns=Columns.of(case.workload),
             title=case.workload.title,
             protected_class_data=case.workload.risk.protected_class_data,
+            privacy=case.workload.privacy,
             has_champion=manifest.champion is not None,
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),

@@ -24,7 +24,7 @@ from airlock.core.base import Value
 from airlock.core.columns import Columns, Label, Task, label_text
 from airlock.core.errors import AirlockError, ConfigurationError, InvalidInputError
 from airlock.core.policy import Policy
-from airlock.core.workload import ColumnName
+from airlock.core.workload import ColumnName, PrivacySpec
 from airlock.gates import load_gate
 from airlock.gates.base import Scores
 
@@ -60,6 +60,7 @@ class FileConfig(Value):
         suite: expectation suite, YAML.
         context: why this release is wanted.
         protected_class_data: whether protected attributes are in the data, named or not.
+        privacy: which columns are tokens, which say who agreed, and where the data lies.
     """
 
     columns: Columns = Columns()
@@ -73,6 +74,7 @@ class FileConfig(Value):
     suite: str | None = None
     context: str = ""
     protected_class_data: bool = False
+    privacy: PrivacySpec = PrivacySpec()
 
 
 def read_config(path: Path, gate: str) -> FileConfig:

@@ -126,6 +126,7 @@ def _context(
             documentation=lambda: _text(_input(config.card, folder, "card")),
             business_context=config.context,
             protected_class_data=config.protected_class_data,
+            privacy=config.privacy,
             store=sha256_hex,
         )
 
@@ -177,10 +178,11 @@ def _scan(root: Path, temporary: Path, policy: Policy | None) -> dict[str, Any]:
         memory_mb=rules.memory_mb,
         output_mb=rules.output_mb,
         require_network_isolation=rules.require_network_isolation,
+        require_level=rules.require_level,
     )
-    ProcessSandbox().run(request, output)
+    ran = ProcessSandbox().run(request, output)
     report: dict[str, Any] = parse_json((output / "scan.json").read_bytes())
-    return report
+    return {**report, "isolation": ran.level, "attempts": ran.attempts}
 
 
 def _suite(path: Path) -> dict[str, Any]:
