@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from airlock.core.declarations import MonitoringPlan, ReadinessSpec, RollbackPlan, ServingSpec
 from airlock.core.evidence import GateResult, Verdict
 from airlock.gates import gate_names, gate_text, load_gate
 from airlock.gates.base import GateContext, Scores, Stage
@@ -154,6 +155,35 @@ def changed_shap(rows: int = 400, **columns: Any) -> GateContext:
     )
 
 
+READY = ReadinessSpec(
+    on_call="the team",
+    monitoring=MonitoringPlan(signals=["data", "performance"], every_hours=24, alerts="the team"),
+    rollback=RollbackPlan(fallback="people", minutes=2, rehearsed="2026-01-12"),
+)
+
+
+def timed() -> Scores:
+    """Good scores with the timings of both models."""
+    scores = make_scores(make_frame())
+    timings = {"p50_ms": 10.0, "p95_ms": 20.0, "p99_ms": 30.0}
+    details = {**scores.details, "timings": {"candidate": timings, "champion": timings}}
+    return Scores(scores.frame, scores.shap, scores.champion_shap, details)
+
+
+def priced(**serving: Any) -> GateContext:
+    """Timings of the sandbox and a price of 0.36 USD an hour."""
+    spec = ServingSpec.model_validate({"usd_per_hour": 0.36, **serving})
+    return make_context(scores=timed(), workload=make_workload(serving=spec))
+
+
+def logged(milliseconds: Any = 5.0, **serving: Any) -> GateContext:
+    """A log of requests, all of which took this long."""
+    spec = {"usd_per_hour": 0.36, "latency_column": "milliseconds", **serving}
+    frame = make_frame().assign(milliseconds=milliseconds)
+    workload = make_workload(serving=ServingSpec.model_validate(spec))
+    return make_context(evaluation=frame, training=frame, workload=workload)
+
+
 CASES: dict[str, Case] = {
     "data_quality": Case(
         good=with_suite,
@@ -271,6 +301,54 @@ CASES: dict[str, Case] = {
         good=lambda: scan_context(scanned()),
         unusable={"no files": scan_context},
         on_limit={"files": (lambda: scan_context(scanned()), {"maximum_files": 1})},
+    ),
+    "readiness": Case(
+        good=lambda: make_context(workload=make_workload(readiness=READY)),
+        on_limit={
+            "minutes": (
+                lambda: make_context(workload=make_workload(readiness=READY)),
+                {"maximum_rollback_minutes": 2.0, "maximum_hours_between_checks": 24.0},
+            )
+        },
+    ),
+    "cost": Case(
+        good=priced,
+        unusable={
+            "no price": lambda: make_context(scores=timed()),
+            "no timings": lambda: make_context(workload=make_workload(serving=ServingSpec(usd_per_hour=1))),
+            "no column": lambda: logged(latency_column="gone"),
+            "NaN": lambda: logged(milliseconds=gap([5.0] * 400)),
+            "an infinite time": lambda: logged(milliseconds=gap([5.0] * 400, float("inf"))),
+            "a negative time": lambda: logged(milliseconds=gap([5.0] * 400, -1.0)),
+        },
+        on_limit={
+            "p99": (priced, {"maximum_p99_ms": 30.0}),
+            "p95": (priced, {"maximum_p95_ms": 20.0}),
+            "cost": (priced, {"maximum_cost_per_request_usd": 0.36 * 10 / 3_600_000}),
+            "requests": (logged, {"minimum_requests": 400}),
+        },
+    ),
+    "leakage": Case(
+        unusable={
+            "too few rows": lambda: make_context(evaluation=make_frame(99)),
+            "no rows": lambda: make_context(evaluation=make_frame().head(0)),
+            "too little training data": lambda: make_context(training=make_frame(99)),
+            "no column of a feature": lambda: make_context(training=make_frame().drop(columns="debt")),
+            "no column of outcomes": lambda: make_context(evaluation=make_frame().drop(columns="y")),
+            "one outcome only": lambda: make_context(training=make_frame().assign(y=1)),
+            "no known outcome": lambda: make_context(training=make_frame().assign(y=float("nan"))),
+        },
+        on_limit={
+            "rows": (lambda: make_context(evaluation=make_frame(100)), {"minimum_rows": 100}),
+            "overlap": (
+                lambda: make_context(evaluation=make_frame(400), training=make_frame(400)),
+                {"maximum_overlap": 1.0},
+            ),
+            "target": (
+                lambda: make_context(training=make_frame(seed=8).assign(income=lambda f: f["y"])),
+                {"target_auc": 1.0, "suspicious_auc": 1.0},
+            ),
+        },
     ),
     "documentation": Case(
         good=lambda: make_context(documentation=MODEL_CARD),

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from airlock.core.canonical import sha256_hex
 from airlock.core.columns import Columns
+from airlock.core.declarations import Declarations
 from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
 from airlock.gates.base import GateContext, Scores
@@ -152,6 +153,7 @@ def make_context(
         workload=workload,
         manifest=manifest,
         columns=Columns.of(workload),
+        declared=Declarations.of(workload),
         title=workload.title,
         protected_class_data=workload.risk.protected_class_data,
         privacy=workload.privacy,

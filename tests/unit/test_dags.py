@@ -45,8 +45,11 @@ HEAVY = [
     "great_expectations", "evidently", "mlflow", "shap", "fairlearn", "sklearn", "skops", "pandas", "numpy",
     "matplotlib", "pyarrow", "scipy",
 ]  # fmt: skip
-BEFORE = {"checks.data_quality", "checks.documentation", "checks.privacy", "checks.security"}
-AFTER = {"gates.bias", "gates.drift", "gates.explainability", "gates.performance"}
+BEFORE = {
+    "checks.data_quality", "checks.documentation", "checks.leakage", "checks.privacy", "checks.readiness",
+    "checks.security",
+}  # fmt: skip
+AFTER = {"gates.bias", "gates.cost", "gates.drift", "gates.explainability", "gates.performance"}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from airlock.core.base import Value
+from airlock.core.declarations import LineageSpec, ReadinessSpec, ServingSpec, TrainingSpec
 from airlock.core.experiments import Experiment
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
@@ -116,6 +117,14 @@ class Workload(Value):
     experiments: Annotated[
         list[Experiment], Field(description="A/B plans; checked against those of all workloads")
     ] = []
+    lineage: Annotated[LineageSpec, Field(description="where data, code and environment come from")] = (
+        LineageSpec()
+    )
+    serving: Annotated[ServingSpec, Field(description="what a request costs")] = ServingSpec()
+    readiness: Annotated[ReadinessSpec, Field(description="plans for the time after the release")] = (
+        ReadinessSpec()
+    )
+    training: Annotated[TrainingSpec, Field(description="how a version is trained again")] = TrainingSpec()
 
     @property
     def plans(self) -> list[Experiment]:

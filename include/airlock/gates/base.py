@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airlock.core.columns import Columns, Label, Task, label_text
+from airlock.core.declarations import Declarations
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, Manifest
@@ -101,6 +102,8 @@ class GateContext:
         reference_path: the same of the reference data.
         scores: predictions of the candidate and, if ``has_champion``, of the champion.
         scored: whether there are any. A release that reaches a gate after scoring has them.
+        has_reference: whether there is reference data.
+        declared: what the owner says about origin, cost, operation and training.
         artifact: a folder with the candidate's files: read them, never load or execute them.
         scan: runs the static scanner of model files in the sandbox and returns its report.
         business_context: what the submitter wrote about the release.
@@ -125,6 +128,8 @@ class GateContext:
     candidate: Callable[[], ArtifactRef]
     has_champion: bool = False
     scored: bool = True
+    has_reference: bool = True
+    declared: Declarations = field(default_factory=Declarations)
     positive: Label | None = 1
     task: Task = Task.BINARY
     title: str = ""

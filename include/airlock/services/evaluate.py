@@ -15,6 +15,7 @@ from airlock.adapters.evidence import hash_file
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json, storable
 from airlock.core.columns import Columns
+from airlock.core.declarations import Declarations
 from airlock.core.errors import (
     AirlockError,
     ConflictError,
@@ -250,6 +251,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             workload=case.workload,
             manifest=manifest,
             columns=Columns.of(case.workload),
+            declared=Declarations.of(case.workload),
             title=case.workload.title,
             protected_class_data=case.workload.risk.protected_class_data,
             privacy=case.workload.privacy,

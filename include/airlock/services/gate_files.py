@@ -22,7 +22,9 @@ from airlock.adapters.settings import load_settings
 from airlock.adapters.yaml_files import load_model
 from airlock.core.base import Value
 from airlock.core.columns import Columns, Label, Task, label_text
+from airlock.core.declarations import LineageSpec, ReadinessSpec, ServingSpec, TrainingSpec
 from airlock.core.errors import AirlockError, ConfigurationError, InvalidInputError
+from airlock.core.experiments import Experiment
 from airlock.core.policy import Policy
 from airlock.core.workload import ColumnName, PrivacySpec
 from airlock.gates import load_gate
@@ -59,6 +61,7 @@ class FileConfig(Value):
         card: model card, Markdown.
         suite: expectation suite, YAML.
         context: why this release is wanted.
+        lineage, serving, readiness, training, experiments: the same sections as in a workload file.
         protected_class_data: whether protected attributes are in the data, named or not.
         privacy: which columns are tokens, which say who agreed, and where the data lies.
     """
@@ -75,6 +78,11 @@ class FileConfig(Value):
     context: str = ""
     protected_class_data: bool = False
     privacy: PrivacySpec = PrivacySpec()
+    lineage: LineageSpec = LineageSpec()
+    serving: ServingSpec = ServingSpec()
+    readiness: ReadinessSpec = ReadinessSpec()
+    training: TrainingSpec = TrainingSpec()
+    experiments: list[Experiment] = []
 
 
 def read_config(path: Path, gate: str) -> FileConfig:
@@ -194,6 +202,11 @@ class PlainData:
         if self._reference is None:
             raise _not_given("reference data", "--reference")
         return self._encoded(self._reference.frame())
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether reference data was given."""
+        return self._reference is not None
 
     @property
     def scored(self) -> bool:

@@ -15,6 +15,7 @@ from airlock.adapters.evidence import hash_file
 from airlock.adapters.sandbox import ProcessSandbox
 from airlock.adapters.yaml_files import load_yaml
 from airlock.core.canonical import parse_json, sha256_hex
+from airlock.core.declarations import Declarations
 from airlock.core.errors import ConfigurationError, InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, FileRef
@@ -119,6 +120,8 @@ def _context(
             scores=lambda: data.scores,
             scored=data.scored,
             has_champion=data.has_champion,
+            has_reference=data.has_reference,
+            declared=Declarations.of(config),
             artifact=artifact,
             candidate=cache(lambda: _identified(artifact())),
             scan=cache(lambda: _scan(artifact(), Path(temporary), policy)),

@@ -1,0 +1,149 @@
+"""What the owner of a workload declares about its origin, its cost and its operation.
+
+The same sections stand in a workload file and in the configuration of one gate on plain files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from airlock.core.base import Value
+from airlock.core.experiments import Experiment
+
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Usd = Annotated[float, Field(ge=0)]
+
+
+class FeatureView(Value):
+    """A Feast feature view and the file that defines it."""
+
+    name: Text
+    definition: Annotated[Text, Field(description="file that defines it, inside the repository")]
+
+
+class LineageSpec(Value):
+    """Where data, features, code and environment come from. Paths lie inside ``repository``."""
+
+    repository: Annotated[
+        Text | None,
+        Field(description="folder with the training code; of a workload, inside the data directory"),
+    ] = None
+    commit: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{40}$", description="git commit it was trained at, where the run does not say"
+        ),
+    ] = None
+    dvc: Annotated[list[Text], Field(description=".dvc files and dvc.lock files")] = []
+    lakefs: Annotated[list[Text], Field(description="lakefs://repository/commit/path")] = []
+    feature_views: list[FeatureView] = []
+    lock_file: Annotated[Text | None, Field(description="file that pins every library of the training")] = (
+        None
+    )
+
+
+class Alternative(Value):
+    """Another way to serve the same model."""
+
+    name: Text
+    usd_per_hour: Usd = 0.0
+    usd_per_request: Usd = 0.0
+    slowdown: Annotated[float, Field(gt=0, description="time of a request there over the time here")] = 1.0
+
+
+class ServingSpec(Value):
+    """What a request costs, and where requests are logged."""
+
+    usd_per_hour: Annotated[Usd | None, Field(description="price of one instance")] = None
+    usd_per_request: Annotated[
+        Usd | None, Field(description="price of one call, such as of another service")
+    ] = None
+    parallel_requests: Annotated[
+        float, Field(gt=0, description="requests one instance answers at a time")
+    ] = 1.0
+    utilisation: Annotated[
+        float, Field(gt=0, le=1, description="share of the paid time in which it answers requests")
+    ] = 1.0
+    monthly_requests: Annotated[float | None, Field(gt=0)] = None
+    monthly_budget_usd: Annotated[Usd | None, Field(description="what may be spent without asking")] = None
+    alternatives: list[Alternative] = []
+    latency_column: Annotated[str | None, Field(description="column with milliseconds of each request")] = (
+        None
+    )
+    cost_column: Annotated[str | None, Field(description="column with the cost of each request, USD")] = None
+
+    @property
+    def priced(self) -> bool:
+        """Whether anything says what a request costs."""
+        return self.usd_per_hour is not None or self.usd_per_request is not None
+
+
+Signal = Literal[
+    "data",
+    "prediction",
+    "target",
+    "concept",
+    "performance",
+    "fairness",
+    "explanation",
+    "business",
+    "cost",
+    "latency",
+]
+
+
+class MonitoringPlan(Value):
+    """What is watched after the release, how often, and who is told."""
+
+    signals: Annotated[list[Signal], Field(min_length=1)]
+    every_hours: Annotated[float, Field(gt=0)]
+    alerts: Annotated[Text, Field(description="where alerts go: channel, pager or address")]
+
+
+class RollbackPlan(Value):
+    """How the release is taken back."""
+
+    fallback: Annotated[Text, Field(description="what answers meanwhile: a version, rules, or people")]
+    minutes: Annotated[float, Field(gt=0, description="until the fallback answers every request")]
+    rehearsed: Annotated[
+        str | None, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="day on which it was last tried")
+    ] = None
+
+
+class ReadinessSpec(Value):
+    """Plans for the time after the release, and the people who carry them out."""
+
+    on_call: Annotated[Text | None, Field(description="who is called when it goes wrong")] = None
+    monitoring: MonitoringPlan | None = None
+    rollback: RollbackPlan | None = None
+
+
+class TrainingSpec(Value):
+    """How a version is trained again."""
+
+    entry: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[\w./-]+\.py:[A-Za-z_]\w*$",
+            description="file.py:function inside the artifact; it gets the training frame and the seed",
+        ),
+    ] = None
+    seed: Annotated[int | None, Field(ge=0, description="seed of everything random in it")] = None
+
+
+class Declarations(Value):
+    """All sections together."""
+
+    lineage: LineageSpec = LineageSpec()
+    serving: ServingSpec = ServingSpec()
+    readiness: ReadinessSpec = ReadinessSpec()
+    training: TrainingSpec = TrainingSpec()
+    experiments: list[Experiment] = []
+
+    @classmethod
+    def of(cls, source: Any) -> Declarations:
+        """The sections of a workload or a configuration file."""
+        return cls(**{name: getattr(source, name) for name in cls.model_fields})
