@@ -8,19 +8,24 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airlock.cli.publishing import answer_publication
 from airlock.cli.waiver import answer_waiver
 from airlock.core.audit import Kind
 from airlock.core.errors import RefusedError
 from airlock.core.release import State
-from airlock.core.task import REVOKE_DAG, WAIVER_DAG, WAIVERS_DAG
+from airlock.core.task import POLICY_DAG, REVOKE_DAG, WAIVER_DAG, WAIVERS_DAG
 from airlock.demo import models
-from airlock.services import waivers
+from airlock.services import publish, waivers
 from airlock.services.follow import start_request
+from tests.support.deployments import edit
 from tests.system.conftest import World, until
 from tests.system.test_releases import answer
 
 CARD = 4_111_111_111_111_111
 """A number from a card company's documentation; it belongs to nobody."""
+
+SLOW = 600
+"""Seconds: four releases and requests one after the other, on a machine that does other things too."""
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ def conf(rule: str, version: str) -> dict[str, str]:
 def test_personal_data_becomes_a_governed_exception(world: World) -> None:
     version = world.story.register(models.RATE_REFIT)
     blocked = world.submit(models.RATE_TYPE, version)
-    assert blocked.wait() is State.DENIED
+    assert blocked.wait(seconds=SLOW) is State.DENIED
     verdicts = {line.gate: line.verdict for line in blocked.release().gates}
     assert verdicts["privacy"] == "FAILED"
     assert "score" not in verdicts, "nothing is loaded before somebody has said that it may"
@@ -75,27 +80,50 @@ def test_personal_data_becomes_a_governed_exception(world: World) -> None:
     gita = world.client("gita")
     answer_waiver(world.deployment, gita, waiver_id, choice="Approve", comment="Until the next delivery.")
     assert waivers.find_waiver(world.deployment, waiver_id).granted is not None
-    until(lambda: "yes" if gita.run(WAIVER_DAG, run)["state"] == "success" else "", 120)
+    until(lambda: "yes" if gita.run(WAIVER_DAG, run)["state"] == "success" else "", SLOW)
 
     # Released by people, who see it.
     again = world.submit(models.RATE_TYPE, version)
-    assert again.wait() is State.WAITING
+    assert again.wait(seconds=SLOW) is State.WAITING
     assert {line.gate: line.verdict for line in again.release().gates}["privacy"] == "FAILED"
     assert again.task_state("checks.privacy") == "success"
     decided = again.events(Kind.RELEASE_DECIDED)[0].data
     assert decided["waivers"] == [waiver_id]
     for user in ("grace", "ravi"):
         answer(world, again.release_id, user)
-    assert again.wait(through_waiting=True) is State.PROMOTED
-    assert again.finished() == "success"
+    assert again.wait(through_waiting=True, seconds=SLOW) is State.PROMOTED
+    assert again.finished(SLOW) == "success"
 
     # Taken back, and the daily look says what is in production without it.
     taken = world.client("ravi").trigger(REVOKE_DAG, {"waiver": waiver_id, "reason": "I am not asked."})
-    until(lambda: "yes" if gita.run(REVOKE_DAG, taken["dag_run_id"])["state"] == "failed" else "", 120)
+    until(lambda: "yes" if gita.run(REVOKE_DAG, taken["dag_run_id"])["state"] == "failed" else "", SLOW)
     assert waivers.find_waiver(world.deployment, waiver_id).revoked is None
     gita.trigger(REVOKE_DAG, {"waiver": waiver_id, "reason": "The delivery did not come."})
-    until(lambda: "yes" if waivers.find_waiver(world.deployment, waiver_id).revoked else "", 120)
+    until(lambda: "yes" if waivers.find_waiver(world.deployment, waiver_id).revoked else "", SLOW)
     gita.trigger(WAIVERS_DAG, {})
-    until(lambda: "yes" if again.events(Kind.RELEASE_REOPENED) else "", 120)
+    until(lambda: "yes" if again.events(Kind.RELEASE_REOPENED) else "", SLOW)
     (found,) = waivers.reopened(world.deployment)
     assert (found.release_id, found.waiver_id) == (again.release_id, waiver_id)
+
+
+@pytest.mark.requirement("P-2", "P-3", "A-2")
+def test_a_new_policy_is_published_by_those_who_own_what_it_changes(world: World) -> None:
+    policies = world.settings.config_dir / "policies"
+    shutil.copytree(policies / "1.0.0", policies / "1.1.0")
+    edit(policies / "1.1.0" / "bundle.yaml", "version: 1.0.0", "version: 1.1.0")
+    edit(policies / "1.1.0" / "limits.yaml", "value: 0.15", "value: 0.14")
+    assert "1.1.0" not in publish.published(world.deployment)
+    petra = world.client("petra")
+    request_id = start_request(world.deployment, petra, "policy", POLICY_DAG, {"version": "1.1.0"})
+    request = publish.find_request(world.deployment, request_id)
+    assert request.seats == ["governance-analyst"]
+    grace = world.client("grace")
+    answer_publication(world.deployment, grace, request_id, user="grace", choice="Approve", comment="Agreed.")
+    until(lambda: "yes" if "1.1.0" in publish.published(world.deployment) else "", SLOW)
+    (event,) = [
+        entry.event
+        for entry in world.deployment.audit.events(kinds=[Kind.POLICY_PUBLISHED])
+        if "1.1.0" in entry.event.data["policies"]
+    ]
+    assert event.data["approved_by"] == {"governance-analyst": "grace"}
+    assert event.data["sentences"] == ["limit red_change falls from 15 % to 14 %"]

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, Param, TriggerR
 
 from airlock.airflow.approval import ApprovalSensor, SeatOperator
 from airlock.airflow.base import Desk, RequestRecorder
-from airlock.core.task import REVOKE_DAG, WAIVER_DAG, WAIVERS_DAG
+from airlock.core.task import POLICY_DAG, REVOKE_DAG, WAIVER_DAG, WAIVERS_DAG
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -81,6 +81,43 @@ class RevokeWaiverOperator(RequestOperator):
         )
         self.log.info("%s takes waiver %s back", recorder.user, waiver_id)
         return waiver_id
+
+
+class RequestPolicyOperator(RequestOperator):
+    """Asks to publish a policy."""
+
+    desk = "policy"
+
+    def run(self, recorder: RequestRecorder) -> list[str]:
+        """Return the roles that own what it changes, one for each seat."""
+        from airlock.services.publish import request_publication
+        from airlock.services.submit import checked_policy
+
+        request = request_publication(
+            recorder.deployment,
+            request_id=recorder.subject,
+            policy=checked_policy(recorder.deployment, str(recorder.params["version"])),
+            requester=recorder.user,
+            dag_id=recorder.ti.dag_id,
+            run_id=recorder.ti.run_id,
+        )
+        for sentence in request.requested.data["sentences"]:
+            self.log.info("%s", sentence)
+        return request.seats
+
+
+class PublishOperator(RequestOperator):
+    """Publishes the policy, if the audited answers say so."""
+
+    ui_color = "#e0f2f1"
+    desk = "policy"
+
+    def run(self, recorder: RequestRecorder) -> str:
+        """Return the version that is published now."""
+        from airlock.services.publish import find_request, publish
+
+        publish(recorder.deployment, recorder.subject)
+        return find_request(recorder.deployment, recorder.subject).version
 
 
 class SayOperator(RequestOperator):
@@ -163,6 +200,24 @@ def asked_and_answered(request: RequestOperator, desk: Desk) -> ApprovalSensor:
     request >> [seats, approval]
     approval >> ended
     return approval
+
+
+_POLICY_TEXT = """# Policy
+
+Asks everybody who owns something that a new version changes; who asks is never one of them. Once all have
+agreed it is published: from then on workloads may name it, and it never changes.
+"""
+
+
+def policy_dag() -> DAG:
+    """The DAG that asks to publish a policy."""
+    params = {"version": _text("Version", "Folder below config/policies", pattern=r"^\d+\.\d+\.\d+$")}
+    title = "Airlock: publish a policy"
+    with _dag(POLICY_DAG, title, "Asks the owners of what a new policy changes", params) as dag:
+        dag.doc_md = _POLICY_TEXT
+        approval = asked_and_answered(RequestPolicyOperator(task_id="request"), "policy")
+        approval >> PublishOperator(task_id="publish", doc_md="Publishes, if the audited answers say so.")
+    return dag
 
 
 def revoke_dag() -> DAG:

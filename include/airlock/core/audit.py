@@ -50,6 +50,11 @@ class Kind(StrEnum):
     WAIVER_ENDED = "waiver.ended"
     RELEASE_REOPENED = "release.reopened"
     REQUEST_REFUSED = "request.refused"
+    POLICY_REQUESTED = "policy.requested"
+    POLICY_APPROVED = "policy.approved"
+    POLICY_REJECTED = "policy.rejected"
+    POLICY_PUBLISHED = "policy.published"
+    CANARY_EVALUATED = "canary.evaluated"
     CONFLICT = "conflict"
 
     @property
@@ -92,6 +97,9 @@ _CRITICAL = frozenset(
         Kind.WAIVER_GRANTED,
         Kind.WAIVER_REJECTED,
         Kind.WAIVER_REVOKED,
+        Kind.POLICY_APPROVED,
+        Kind.POLICY_REJECTED,
+        Kind.POLICY_PUBLISHED,
     }
 )
 
@@ -109,6 +117,8 @@ _PERSONAL = {
     Kind.WAIVER_GRANTED: ("comment",),
     Kind.WAIVER_REJECTED: ("comment",),
     Kind.WAIVER_REVOKED: ("reason",),
+    Kind.POLICY_APPROVED: ("comment",),
+    Kind.POLICY_REJECTED: ("comment",),
 }
 
 

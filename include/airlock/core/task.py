@@ -14,6 +14,9 @@ DAG_PREFIX = "release__"
 WAIVER_DAG, REVOKE_DAG, WAIVERS_DAG = "airlock__waiver", "airlock__waiver_revoke", "airlock__waivers"
 """DAGs that ask for a waiver, take one back, and look after all of them."""
 
+POLICY_DAG = "airlock__policy"
+"""The DAG that asks to publish a policy."""
+
 
 class TaskRef(Value):
     """One try of one task instance."""

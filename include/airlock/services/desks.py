@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from airlock.services import approve, waivers
+from airlock.services import approve, publish, waivers
 from airlock.services.approve import Standing
 from airlock.services.deployment import Deployment
 from airlock.services.describe import approval_text
@@ -22,6 +22,8 @@ def question(deployment: Deployment, desk: Desk, subject: str, index: int) -> Qu
     """
     if desk == "waiver":
         return waivers.question(deployment, subject, index)
+    if desk == "policy":
+        return publish.question(deployment, subject, index)
     request = approve.seat_request(deployment, subject, index)
     title, body = approval_text(deployment, request)
     return Question(title, body, request.eligible, request.seconds_left)
@@ -43,11 +45,11 @@ def answer(
     Raises:
         RefusedError: the answer must not count; the refusal is recorded.
     """
-    service = {"waiver": waivers.answer, "release": approve.answer}[desk]
+    service = {"waiver": waivers.answer, "policy": publish.answer, "release": approve.answer}[desk]
     service(deployment, subject, index, user=user, choice=choice, comment=comment, when=when)
 
 
 def standing(deployment: Deployment, desk: Desk, subject: str) -> Standing:
     """Where an approval stands, from audited answers alone."""
-    service = {"waiver": waivers.standing, "release": approve.standing}[desk]
+    service = {"waiver": waivers.standing, "policy": publish.standing, "release": approve.standing}[desk]
     return service(deployment, subject)

@@ -16,6 +16,7 @@ from airlock.core.errors import ConflictError, IntegrityError, RefusedError
 from airlock.core.release import Release
 from airlock.services.decide import compute
 from airlock.services.deployment import Deployment
+from airlock.services.publish import is_published
 from airlock.services.releases import Case, open_case, quorum_of, read_decision
 from airlock.services.submit import snapshot
 from airlock.services.waivers import ended_since, resting_on
@@ -126,8 +127,12 @@ def _content_problems(deployment: Deployment, case: Case) -> list[str]:
         problems.append("the version is quarantined")
     if deployment.config.workload(manifest.workload).digest != manifest.workload_digest:
         problems.append("the workload file changed after the release was frozen")
+    # The release is judged by what it was pinned to, whatever stands in the folder now; but a published
+    # folder that was edited is an attack or a mistake, and nothing goes into production beside one.
     if deployment.config.policy(manifest.policy_version).digest != manifest.policy_digest:
         problems.append(f"policy {manifest.policy_version} was edited after the release was frozen")
+    if not is_published(deployment, case.policy):
+        problems.append(f"policy {manifest.policy_version} is not the one that was published")
     return problems
 
 

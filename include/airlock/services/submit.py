@@ -23,6 +23,7 @@ from airlock.services import model_files
 from airlock.services.deployment import Deployment
 from airlock.services.interview import required_questions
 from airlock.services.policy_check import refuse_problems
+from airlock.services.publish import require_published
 from airlock.services.releases import find_release
 
 MAX_CONTEXT = 20_000
@@ -131,6 +132,7 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         return str(frozen.data["manifest"])
     workload = deployment.config.workload(release.workload)
     policy = checked_policy(deployment, workload.policy)
+    require_published(deployment, policy)
     deployment.config.people()
     model = workload.model.registered_model
     champion = deployment.registry.champion(model)

@@ -15,7 +15,7 @@ from airlock.core.manifest import AnswerValue, release_id_for
 from airlock.core.release import Release, State
 from airlock.services.close_seats import SEAT_TASK
 from airlock.services.deployment import Deployment
-from airlock.services.releases import find_release, quorum_of, read_decision, state_of
+from airlock.services.releases import find_release, open_case, quorum_of, read_decision, state_of
 
 WAIT_SECONDS = 3600
 ANSWER_SECONDS = 60
@@ -42,16 +42,14 @@ def start_release(
 
 def pending_gates(deployment: Deployment, release: Release) -> list[str]:
     """Gates that have not answered yet."""
-    workload = deployment.config.workload(release.workload)
+    if release.first(Kind.RELEASE_DECIDED) is not None:
+        return []
+    if release.first(Kind.RELEASE_FROZEN) is not None:
+        policy = open_case(deployment, release.release_id).policy  # pinned, whatever the folder says now
+    else:
+        policy = deployment.config.policy(deployment.config.workload(release.workload).policy)
     answered = {line.gate for line in release.gates}
-    done = release.first(Kind.RELEASE_DECIDED) is not None
-    return (
-        []
-        if done
-        else [
-            gate for gate in required_gates(deployment.config.policy(workload.policy)) if gate not in answered
-        ]
-    )
+    return [gate for gate in required_gates(policy) if gate not in answered]
 
 
 def wait_for(
