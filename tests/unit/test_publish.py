@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from airlock.core.audit import Kind
 from airlock.core.errors import RefusedError
+from airlock.core.policy import Policy, Track
 from airlock.services import publish
 from airlock.services.approve import EXPIRED, GRANTED, OPEN, REJECTED
 from airlock.services.promote import promote
@@ -76,20 +78,38 @@ def say(world: World, request: PolicyRequest, user: str, seat: int = 0, choice: 
 
 
 def both(world: World) -> PolicyRequest:
-    """A request that changes a limit of the governance analyst and a gate of the risk officer."""
+    """A request that changes a limit of the risk officer and a gate of the governance analyst."""
     data = policy_data(version="1.1.0")
-    data["limits"]["red_change"] = {
-        **data["limits"]["red_change"],
-        "value": 0.1,
-        "owner": "governance-analyst",
-    }
-    data["gates"]["performance"] = {**data["gates"]["performance"], "minimum_rows": 200}
+    data["limits"]["red_change"]["value"] = 0.1
+    data["gates"]["documentation"] = {**data["gates"]["documentation"], "minimum_words": 200}
     write_yaml(world.config / "policies" / "1.1.0" / "policy.yaml", data)
     return ask(world)
 
 
 def standing(world: World, request: PolicyRequest) -> str:
     return publish.standing(world.deployment, request.request_id).state
+
+
+@pytest.mark.requirement("P-3")
+def test_what_nobody_owns_asks_the_heaviest_track_of_the_old_policy() -> None:
+    was = Policy.model_validate(policy_data())
+
+    def asked(**changed: Any) -> list[str]:
+        new = was.model_copy(update={"version": "1.1.0", **changed})
+        return publish.roles_asked(publish.changes(was, new), was)
+
+    common = ["governance-analyst", "risk-officer"]
+    assert (
+        asked()
+        == asked(description="Another.")
+        == asked(waivers=None)
+        == asked(rego={"a.rego": ""})
+        == common
+    )
+    seats = {**was.approval.seats, Track.RED: was.approval.seats[Track.RED][:1]}
+    assert asked(approval=was.approval.model_copy(update={"seats": seats})) == common, "who loses it is asked"
+    limit = was.limits["red_change"].model_copy(update={"value": 0.1, "owner": "data-governance"})
+    assert asked(limits={**was.limits, "red_change": limit}) == [was.limits["red_change"].owner]
 
 
 # What counts
@@ -155,11 +175,13 @@ def test_each_owner_of_a_change_gets_a_seat(world: World) -> None:
     assert {"governance-analyst", "risk-officer"} <= set(request.seats)
     said = [change.sentence for change in publish.changes_of(world.deployment, request)]
     assert any("red_change" in sentence for sentence in said)
-    question = publish.question(world.deployment, request.request_id, request.seats.index("risk-officer"))
-    assert {person.user for person in question.eligible} == {"ravi", "omar"}
+    question = publish.question(
+        world.deployment, request.request_id, request.seats.index("governance-analyst")
+    )
+    assert {person.user for person in question.eligible} == {"grace", "omar"}
     yours, others = question.body.split("What else changes")
-    assert "gate performance" in yours.replace("\\", "")
-    assert "red" in others
+    assert "gate documentation" in yours
+    assert "limit red" in others
 
 
 @pytest.mark.parametrize(
@@ -245,7 +267,7 @@ def test_a_rejection_or_silence_publishes_nothing(world: World) -> None:
 def test_what_changed_since_it_was_asked_for_is_not_published(world: World) -> None:
     request = both(world)
     path = world.config / "policies" / "1.1.0" / "policy.yaml"
-    edit(path, "minimum_rows: 200", "minimum_rows: 2")
+    edit(path, "minimum_words: 200", "minimum_words: 2")
     for seat, user in enumerate(
         {"governance-analyst": "grace", "risk-officer": "ravi"}[r] for r in request.seats
     ):

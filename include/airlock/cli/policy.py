@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from airlock.adapters.cel_engine import CelEngine
 from airlock.adapters.system import SystemClock
+from airlock.cli.lazy import LazyGroup
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.core.errors import AirlockError, NotFoundError
 from airlock.core.policy import Policy, Rule
@@ -20,7 +22,20 @@ from airlock.services.policies import Bundles
 from airlock.services.policy_check import Problem, check_bundle
 from airlock.services.rule_tests import coverage, run_cases
 
-app = typer.Typer(help="Policies: the bundles of rules that judge releases.", no_args_is_help=True)
+
+class _Commands(LazyGroup):
+    """Commands that are in files of their own."""
+
+    PLACES: ClassVar[Mapping[str, str]] = {
+        "publish": "airlock.cli.publishing:publish",
+        "approve": "airlock.cli.publishing:approve",
+        "reject": "airlock.cli.publishing:reject",
+    }
+
+
+app = typer.Typer(
+    cls=_Commands, help="Policies: the bundles of rules that judge releases.", no_args_is_help=True
+)
 
 _EITHER = "A version, or the path of a bundle's folder"
 Bundle = Annotated[str, typer.Argument(metavar="VERSION", help=f"{_EITHER}.")]

@@ -35,7 +35,7 @@ def publish(
         raise RefusedError(problem, where=version, fix="put the change into a new version")
     predecessor, found, seats = preview(deployment, policy)
     for change in found:
-        console.print(f"  {safe(change.sentence)} [dim]({', '.join(change.owners)})[/]", soft_wrap=True)
+        console.print(f"  {safe(change.sentence)}", soft_wrap=True)
     request_id = ""
     if not preview_only:
         client = client_for(deployment.settings, user)

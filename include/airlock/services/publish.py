@@ -12,8 +12,8 @@ from airlock.core.approvals import QuorumState
 from airlock.core.audit import Event, Kind
 from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
-from airlock.core.policy import Policy
-from airlock.core.policy_changes import Change, changes, roles_asked
+from airlock.core.policy import Policy, Track
+from airlock.core.policy_diff import Change, diff
 from airlock.services.approve import EXPIRED, GRANTED, OPEN, REJECTED, Standing
 from airlock.services.deployment import Deployment
 from airlock.services.describe import markdown
@@ -28,6 +28,24 @@ REQUESTS = (Kind.POLICY_REQUESTED, Kind.POLICY_APPROVED, Kind.POLICY_REJECTED)
 def version_key(version: str) -> tuple[int, ...]:
     """Sorts 1.10.0 after 1.9.0."""
     return tuple(int(part) for part in version.split("."))
+
+
+def changes(old: Policy, new: Policy) -> list[Change]:
+    """Every difference between two policies but the version itself."""
+    return [change for change in diff(old, new) if change.section != "version"]
+
+
+def owners(change: Change, old: Policy) -> list[str]:
+    """The roles that answer for a change: what nobody owns, everybody with a seat on the heaviest track."""
+    return [change.owner] if change.owner else sorted({seat.role for seat in old.approval.seats[Track.RED]})
+
+
+def roles_asked(found: list[Change], old: Policy) -> list[str]:
+    """The roles whose approval these changes need, each once; a seat for each."""
+    return sorted({role for change in found or [_NOTHING] for role in owners(change, old)})
+
+
+_NOTHING = Change(section="version", subject="version", sentence="only the version changes")
 
 
 def published(deployment: Deployment) -> dict[str, str]:
@@ -305,9 +323,10 @@ def question(deployment: Deployment, request_id: str, index: int) -> Question:
     if left <= 0:
         raise RefusedError("the time to answer is over", where=request_id, fix="ask again")
     found = changes_of(deployment, request)
-    yours = [change for change in found if role in change.owners]
-    others = [change for change in found if role not in change.owners]
-    before = request.requested.data["predecessor"] or "none"
+    before = str(request.requested.data["predecessor"]) or "none"
+    old = published_policy(deployment, before) if before != "none" else _policy_of(deployment, request)
+    yours = [change for change in found if role in owners(change, old)]
+    others = [change for change in found if role not in owners(change, old)]
     who = markdown(request.requested.actor)
     names = markdown(", ".join(person.name for person in people))
     binds = "Published, a version never changes; workloads are judged by it once their file names it."
