@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from airlock.adapters.sandbox.inside import scan
 from airlock.core.canonical import parse_json
 from airlock.core.evidence import Verdict
-from airlock.core.policy import SandboxRules
-from tests.support.judge import POLICY, configuration, finding, judge, metric
+from tests.support.deployments import shipped_policy
+from tests.support.judge import configuration, finding, judge, metric
 from tests.support.scans import scan_context, scanned
 
 pytestmark = pytest.mark.requirement("G-8")
@@ -184,6 +183,10 @@ def test_a_scan_that_says_nothing_is_an_error(report: dict[str, Any]) -> None:
         {"reviewed_types": ["eval"]},
         {"maximum_mb": 0},
         {"maximum_files": 0},
+        {"signature": "required"},
+        {"trusted_keys": {"x": "no key"}},
+        {"fail_severity": "awful"},
+        {"accepted_advisories": {"A": "ok"}},
     ],
 )
 def test_an_empty_or_careless_configuration_is_invalid(changes: dict[str, Any]) -> None:
@@ -192,10 +195,11 @@ def test_an_empty_or_careless_configuration_is_invalid(changes: dict[str, Any]) 
 
 
 def test_the_shipped_policy_has_limits_for_the_sandbox_and_reviews_no_function() -> None:
-    shipped = yaml.safe_load(POLICY.read_text(encoding="utf-8"))
-    assert SandboxRules(**shipped["sandbox"]).require_network_isolation is False
+    shipped = shipped_policy()
+    assert shipped.sandbox.require_network_isolation is False
+    assert shipped.sandbox.require_level == "process"
     import importlib
 
-    for name in shipped["gates"]["security"]["reviewed_types"]:
+    for name in shipped.gates["security"]["reviewed_types"]:
         module, _, attribute = name.rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), attribute), type)

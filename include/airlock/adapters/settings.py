@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     ] = 15
     personal_key_file: Annotated[Path | None, Field(description="key for what people write")] = None
     spool_dir: Annotated[Path | None, Field(description="routine events while the database is away")] = None
+    advisories: Annotated[
+        Path | None, Field(description="copy of the OSV database: folder, zip or lines")
+    ] = None
     mlflow_uri: Annotated[str, Field(description="MLflow tracking and registry URI")] = ""
     airflow_url: Annotated[str, Field(description="base URL of the Airflow API server")] = (
         "http://127.0.0.1:8080"
@@ -67,6 +70,7 @@ class Settings(BaseSettings):
             .expanduser()
             .resolve(),
             "spool_dir": (self.spool_dir or home / "spool").expanduser().resolve(),
+            "advisories": self.advisories.expanduser().resolve() if self.advisories else None,
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
         }
         for name, value in filled.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airlock.core.advisory import AdvisoryBook
 from airlock.core.columns import Columns, Label, Task, label_text
 from airlock.core.declarations import Declarations
 from airlock.core.errors import InvalidInputError
@@ -80,6 +81,19 @@ class Scores:
     details: dict[str, Any]
 
 
+def no_advisories(_: Sequence[str]) -> AdvisoryBook:
+    """The answer of a deployment that has no advisory database.
+
+    Raises:
+        InvalidInputError: always.
+    """
+    raise InvalidInputError(
+        "there is no advisory database",
+        fix="set AIRLOCK_ADVISORIES to a copy of the OSV database: see Known vulnerabilities in the "
+        "operator's guide",
+    )
+
+
 @dataclass
 class GateContext:
     """Everything a gate may look at, of a release or of plain files alike.
@@ -105,6 +119,7 @@ class GateContext:
         has_reference: whether there is reference data.
         declared: what the owner says about origin, cost, operation and training.
         artifact: a folder with the candidate's files: read them, never load or execute them.
+        advisories: known vulnerabilities of packages, by their names.
         scan: runs the static scanner of model files in the sandbox and returns its report.
         business_context: what the submitter wrote about the release.
         protected_class_data: whether the owner says that protected attributes are in the data.
@@ -126,6 +141,7 @@ class GateContext:
     scan: Callable[[], dict[str, Any]]
     store: Callable[[bytes], str]
     candidate: Callable[[], ArtifactRef]
+    advisories: Callable[[Sequence[str]], AdvisoryBook] = no_advisories
     has_champion: bool = False
     scored: bool = True
     has_reference: bool = True

@@ -1,4 +1,4 @@
-"""Security: model files that cannot run anything when they are loaded.
+"""Security: model files that run nothing when they are loaded, and packages without known holes.
 
 Why it matters: a pickle is a program. Loading one runs whatever its author put into it, with the rights
 of whoever loads it, and scanners that look for known bad calls miss new ones: of two common scanners,
@@ -6,25 +6,32 @@ both let a compressed malicious file pass when they were tried here. So this gat
 not whether it looks bad.
 
 What good looks like: every file is metadata or a model in a format that only holds data (skops with
-reviewed types, XGBoost .ubj, LightGBM text, ONNX, safetensors), is whole, and is the file that the
-manifest names.
+reviewed types, XGBoost .ubj, LightGBM text, ONNX, safetensors), is whole, holds no credentials, and is the
+file that the manifest names. A key the policy trusts signed it, and none of the packages it needs has a known
+vulnerability. The bill of materials (CycloneDX) is kept with the evidence.
 
 How to fix it: log the model with mlflow.sklearn.log_model(..., serialization_format='skops'), which is
-the default of MLflow 3; leave Python files, pickles and archives out of the artifact. A model that cannot
-do without a pickle needs a waiver for the rule that fires here.
+the default of MLflow 3; leave Python files, pickles and archives out of the artifact. Pin the packages in
+its requirements and raise those that are unsafe; sign the folder with model-signing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from airlock.core.advisory import SEVERITIES, AdvisoryBook, Severity
 from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
+from airlock.core.errors import AirlockError, UnavailableError
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
+from airlock.gates._requirements import CONDA_ONLY, Requirement, affecting, read_requirements
+from airlock.gates._sbom import bill_of_materials, reference
+from airlock.gates._signature import check_signature
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
 STAGE = Stage.BEFORE_SCORING
@@ -51,6 +58,12 @@ class Config(Value):
         reviewed_types: classes that skops does not trust by itself and that somebody looked at.
         maximum_mb: size of all files together, in MB of 1,048,576 bytes.
         maximum_files: number of files.
+        signature: whether files must be signed; a signature that is there must be good unless it is ``off``.
+        trusted_keys: name → public elliptic curve key (PEM) whose signatures count.
+        advisories: what a missing or old advisory database means; ``off`` looks at no packages.
+        maximum_advisory_days: age of the newest entry from which the database counts as old.
+        fail_severity: the lightest vulnerability that fails; lighter ones warn, unrated ones fail.
+        accepted_advisories: id → why it does no harm here; these are not reported.
     """
 
     allowed_formats: Annotated[
@@ -59,6 +72,23 @@ class Config(Value):
     reviewed_types: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]]
     maximum_mb: Annotated[float, Field(gt=0)]
     maximum_files: Annotated[int, Field(gt=0)]
+    signature: Literal["off", "optional", "required"]
+    trusted_keys: dict[str, Annotated[str, Field(pattern=r"^-----BEGIN PUBLIC KEY-----\s")]]
+    advisories: Literal["off", "warn", "required"]
+    maximum_advisory_days: Annotated[float, Field(gt=0)]
+    fail_severity: Severity
+    accepted_advisories: dict[str, Annotated[str, Field(min_length=10)]]
+
+    @model_validator(mode="after")
+    def _somebody_can_sign(self) -> Self:
+        if self.signature == "required" and not self.trusted_keys:
+            raise ValueError("signature is required, but trusted_keys names no key: nothing could pass")
+        return self
+
+
+class _Secret(Value):
+    kind: Annotated[str, Field(min_length=1, max_length=100)]
+    line: Annotated[int, Field(ge=0)]
 
 
 class _File(Value):
@@ -68,11 +98,22 @@ class _File(Value):
     size: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
     format: Literal[
-        "skops", "pickle", "ubj", "lightgbm-text", "onnx", "safetensors", "numpy", "text", "python", "unknown"
+        "skops",
+        "pickle",
+        "ubj",
+        "lightgbm-text",
+        "onnx",
+        "safetensors",
+        "numpy",
+        "text",
+        "signature",
+        "python",
+        "unknown",
     ]
     problem: str = ""
     untrusted_types: list[str]
     pickle_globals: list[str]
+    secrets: list[_Secret] = []
 
 
 class _Scan(Value):
@@ -97,14 +138,167 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
     findings = _mismatches(scan.files, context.candidate())
     findings += [finding for file in scan.files for finding in _judge_file(file, config)]
     findings += _judge_whole(scan.files, config)
+    findings += _judge_attempts(scan.attempts)
+    needed = read_requirements(context.artifact())
+    book: AdvisoryBook | None = None
+    unsafe: dict[str, list[str]] = {}
+    if any(finding.id == "digest-mismatch" for finding in findings):
+        needed = []  # these are not the files that would be released
+    else:
+        findings += _judge_signature(context, config)
+        book, trouble = _advisories(context, needed, config)
+        findings += trouble
+        unsafe, about = _judge_packages(needed, book, config)
+        findings += about
+    bill = bill_of_materials(context.title, context.candidate(), needed, unsafe)
+    context.attach("sbom.cdx.json", canonical_json(bill))
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=_summary(scan.files, findings),
         findings=findings,
-        metrics=_metrics(scan.files, config),
+        metrics=[*_metrics(scan.files, config), *_package_metrics(needed, unsafe, book)],
         engines=dict(scan.versions),
-        details={"formats": dict(sorted(Counter(file.format for file in scan.files).items()))},
+        details={
+            "formats": dict(sorted(Counter(file.format for file in scan.files).items())),
+            "isolation": scan.isolation,
+            "attempts": scan.attempts,
+            "advisories": book.model_dump(mode="json", include={"sha256", "modified", "entries"})
+            if book
+            else None,
+            "vulnerable": {ref: sorted(ids) for ref, ids in sorted(unsafe.items())},
+        },
     )
+
+
+def _judge_attempts(attempts: list[str]) -> list[Finding]:
+    if not attempts:
+        return []
+    message = f"a file made the scanner try what it has no reason to: {_some(attempts)}"
+    return [_failed("scan-attempt", message, "", "find out which file does this, and where it comes from")]
+
+
+def _judge_signature(context: GateContext, config: Config) -> list[Finding]:
+    if config.signature == "off" or not (config.trusted_keys or config.signature == "required"):
+        return [_told("signature-not-checked", "signatures are not checked: the policy trusts no key")]
+    checked = check_signature(context.artifact(), config.trusted_keys)
+    fix = "sign the folder with model-signing and a key that the policy trusts, and log it again"
+    if checked.good:
+        return [_told("signature-good", f"the files are signed by {checked.key}")]
+    if checked.missing and config.signature == "optional":
+        return [_told("signature-missing", checked.problem)]
+    if checked.impossible:
+        fix = "install Airlock with the extra `signing` on the workers"
+        return [Finding(id="signature-unchecked", verdict=Verdict.ERROR, message=checked.problem, fix=fix)]
+    return [_failed("signature-bad", checked.problem, "", fix)]
+
+
+def _advisories(
+    context: GateContext, needed: Sequence[Requirement], config: Config
+) -> tuple[AdvisoryBook | None, list[Finding]]:
+    """What is known of the packages, and what is wrong with what is known."""
+    if config.advisories == "off":
+        return None, [_told("packages-not-audited", "packages are not audited: the policy says so")]
+    verdict = Verdict.ERROR if config.advisories == "required" else Verdict.WARNED
+    try:
+        book = context.advisories([one.name for one in needed if one.name])
+    except UnavailableError:
+        raise
+    except AirlockError as error:
+        message = f"the packages are not audited: {error.what}"
+        return None, [Finding(id="packages-not-audited", verdict=verdict, message=message, fix=error.fix)]
+    if book.age_days <= config.maximum_advisory_days:
+        return book, []
+    message = (
+        f"the newest entry of the advisory database is {book.age_days:.0f} days old, more than "
+        f"{config.maximum_advisory_days:g}: newer holes are unknown"
+    )
+    fix = "copy the database again: see Known vulnerabilities in the operator's guide"
+    return book, [Finding(id="advisories-old", verdict=verdict, message=message, fix=fix)]
+
+
+def _judge_packages(
+    needed: Sequence[Requirement], book: AdvisoryBook | None, config: Config
+) -> tuple[dict[str, list[str]], list[Finding]]:
+    """Unsafe packages with their advisories, and what to say about the requirements."""
+    unsafe: dict[str, list[str]] = {}
+    findings = list(_requirement_findings(needed)) if config.advisories != "off" else []
+    for one in needed if book else ():
+        found = [
+            advisory
+            for advisory in affecting(one, book.advisories if book else [])
+            if advisory.id not in config.accepted_advisories
+        ]
+        if not one.version or not found:
+            continue
+        unsafe[reference(one)] = [advisory.id for advisory in found]
+        worst = max(found, key=lambda advisory: SEVERITIES.index(advisory.severity))
+        fails = SEVERITIES.index(worst.severity) >= SEVERITIES.index(config.fail_severity)
+        fixed = sorted({part.fixed for advisory in found for part in advisory.ranges if part.fixed})
+        findings.append(
+            Finding(
+                id="vulnerable-package",
+                verdict=Verdict.FAILED if fails else Verdict.WARNED,
+                message=f"{one.name} {one.version} ({one.file}) has known vulnerabilities, the worst of "
+                f"severity {worst.severity}: {_some(unsafe[reference(one)])}",
+                where=one.name,
+                fix=f"train and log the model with a version that is not affected{_first_fixed(fixed)}",
+            )
+        )
+    return unsafe, findings
+
+
+def _first_fixed(versions: list[str]) -> str:
+    return f"; fixed in {_some(versions)}" if versions else ""
+
+
+def _requirement_findings(needed: Sequence[Requirement]) -> Iterator[Finding]:
+    if not any(one.name not in CONDA_ONLY for one in needed if one.name):
+        yield Finding(
+            id="no-requirements",
+            verdict=Verdict.WARNED,
+            message="nothing in the artifact says which packages the model needs",
+            fix="log the model with pip_requirements=[...], each pinned with ==",
+        )
+    for one in needed:
+        if one.elsewhere:
+            message = f"{one.file} takes packages from a place of its own: {one.line}"
+            fix = "leave it out: packages come from the index that the deployment trusts"
+            yield _failed("requirement-elsewhere", message, one.line[:100], fix)
+        elif not one.name and not one.line.startswith(("-r", "--hash")):
+            fix = "write it as PEP 508 says: name==version"
+            yield _failed(
+                "requirement-unreadable", f"{one.file} cannot be read: {one.line}", one.line[:100], fix
+            )
+    loose = sorted(
+        {one.name for one in needed if one.name and not one.version} - CONDA_ONLY - _pinned(needed)
+    )
+    if loose:
+        yield Finding(
+            id="requirement-not-pinned",
+            verdict=Verdict.WARNED,
+            message=f"no version is named for {_some(loose)}, so nobody can tell whether it is safe",
+            fix="log the model with pip_requirements=[...], each pinned with ==",
+        )
+
+
+def _pinned(needed: Sequence[Requirement]) -> set[str]:
+    return {one.name for one in needed if one.version}
+
+
+def _told(finding_id: str, message: str) -> Finding:
+    """Something to know that changes no verdict: what was not looked at is never left unsaid."""
+    return Finding(id=finding_id, verdict=Verdict.PASSED, message=message)
+
+
+def _package_metrics(
+    needed: Sequence[Requirement], unsafe: dict[str, list[str]], book: AdvisoryBook | None
+) -> list[Metric]:
+    count = len({one.name for one in needed if one.name})
+    vulnerable = float(len(unsafe)) if book else None
+    return [
+        Metric(name="packages", value=float(count), unit="packages"),
+        Metric(name="vulnerable_packages", value=vulnerable, threshold=0, direction="lower", n=count),
+    ]
 
 
 def _mismatches(files: list[_File], candidate: ArtifactRef) -> list[Finding]:
@@ -136,13 +330,17 @@ def _judge_file(file: _File, config: Config) -> list[Finding]:
         message = "is program code, which would run with the rights of whoever loads the model"
         fix = "log the model without code_paths; put shared code into an installed package"
         finding = ("code-in-artifact", message, fix)
+    elif file.secrets:
+        hits = [f"{hit.kind} (line {hit.line})" if hit.line else hit.kind for hit in file.secrets]
+        fix = "revoke the credential now: it is in the registry; then log the model without it"
+        finding = ("secret-in-artifact", f"holds what looks like a credential: {_some(hits)}", fix)
     elif file.problem:
         fix = "log the model again; if the problem stays, find out where the file comes from"
         finding = ("broken-file", file.problem, fix)
     elif file.format == "unknown":
         fix = f"remove the file from the artifact, or {_USE_SKOPS}"
         finding = ("unknown-format", "is in no format that is known to be safe", fix)
-    elif file.format != "text" and file.format not in config.allowed_formats:
+    elif file.format not in {"text", "signature", *config.allowed_formats}:
         message = f"is {file.format}; allowed are {', '.join(config.allowed_formats)}"
         finding = ("format-not-allowed", message, _USE_SKOPS)
     elif unreviewed:
@@ -181,7 +379,7 @@ def _judge_whole(files: list[_File], config: Config) -> list[Finding]:
         findings.append(
             _failed("too-many-files", message, "", "log the model only, not the folder around it")
         )
-    if all(file.format in {"text", "python"} for file in files):
+    if all(file.format in {"text", "python", "signature"} for file in files):
         findings.append(_failed("no-model-file", "the artifact holds no model file", "", _USE_SKOPS))
     return findings
 
@@ -191,11 +389,16 @@ def _failed(finding_id: str, message: str, where: str, fix: str) -> Finding:
 
 
 def _summary(files: list[_File], findings: list[Finding]) -> str:
-    if not findings:
-        models = sorted({file.format for file in files} - {"text"})
-        return f"All {len(files)} files are metadata or safe model formats ({', '.join(models)})."
-    first = max(findings, key=lambda finding: finding.verdict is Verdict.ERROR)
-    more = f", and {len(findings) - 1} more findings" if len(findings) > 1 else ""
+    asking = [finding for finding in findings if finding.verdict is not Verdict.PASSED]
+    refusing = [finding for finding in asking if not finding.verdict.allows]
+    models = sorted({file.format for file in files} - {"text", "signature"})
+    good = f"All {len(files)} files are metadata or safe model formats ({', '.join(models)})"
+    if not asking:
+        return f"{good}."
+    if not refusing:
+        return f"{good}; {'; '.join(finding.message for finding in asking)}."
+    first = max(refusing, key=lambda finding: finding.verdict is Verdict.ERROR)
+    more = f", and {len(asking) - 1} more findings" if len(asking) > 1 else ""
     return f"{first.message}{more}."
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airlock.adapters.advisories import read_advisories
 from airlock.adapters.evidence import hash_file
+from airlock.core.advisory import AdvisoryBook
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json, storable
 from airlock.core.columns import Columns
@@ -28,8 +30,8 @@ from airlock.core.errors import (
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
 from airlock.gates import gate_text, load_gate
-from airlock.gates.base import GateContext, Scores
-from airlock.ports import SandboxRequest
+from airlock.gates.base import GateContext, Scores, no_advisories
+from airlock.ports import Clock, SandboxRequest
 from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
 from airlock.services.releases import Case, open_case, read_evidence
@@ -226,6 +228,13 @@ def sandbox_request(case: Case, job: dict[str, Any], inputs: dict[str, str]) -> 
     )
 
 
+def advisories_of(path: Path | None, clock: Clock) -> Callable[[Sequence[str]], AdvisoryBook]:
+    """What asks the advisory database at ``path``; without one it says how to get it."""
+    if path is None:
+        return no_advisories
+    return lambda names: read_advisories(path, names, clock.now_us())
+
+
 @contextmanager
 def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
     manifest, evidence = case.manifest, deployment.evidence
@@ -267,6 +276,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             documentation=lambda: evidence.get(manifest.documentation_digest).decode(),
             business_context=case.release.context,
             scan=scan,
+            advisories=advisories_of(deployment.settings.advisories, deployment.clock),
             store=evidence.put,
         )
 

@@ -60,6 +60,7 @@ class FileConfig(Value):
         artifact: folder or file of the model, for gates that look at it.
         card: model card, Markdown.
         suite: expectation suite, YAML.
+        advisories: copy of the OSV database, for the gate that audits packages.
         context: why this release is wanted.
         lineage, serving, readiness, training, experiments: the same sections as in a workload file.
         protected_class_data: whether protected attributes are in the data, named or not.
@@ -73,6 +74,7 @@ class FileConfig(Value):
     champion: ChampionColumns | None = None
     limits: dict[str, Any] = {}
     artifact: str | None = None
+    advisories: str | None = None
     card: str | None = None
     suite: str | None = None
     context: str = ""

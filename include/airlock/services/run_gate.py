@@ -13,6 +13,8 @@ from typing import Any
 
 from airlock.adapters.evidence import hash_file
 from airlock.adapters.sandbox import ProcessSandbox
+from airlock.adapters.settings import load_settings
+from airlock.adapters.system import SystemClock
 from airlock.adapters.yaml_files import load_yaml
 from airlock.core.canonical import parse_json, sha256_hex
 from airlock.core.declarations import Declarations
@@ -24,7 +26,7 @@ from airlock.gates import load_gate
 from airlock.gates.base import GateContext
 from airlock.ports import SandboxRequest
 from airlock.reporting.gate_report import answer_data
-from airlock.services.evaluate import error_result
+from airlock.services.evaluate import advisories_of, error_result
 from airlock.services.gate_files import FileConfig, PlainData, limits_for, newest_policy, read_config
 
 
@@ -128,10 +130,15 @@ def _context(
             suite=lambda: _suite(_input(config.suite, folder, "suite")),
             documentation=lambda: _text(_input(config.card, folder, "card")),
             business_context=config.context,
+            advisories=advisories_of(_advisories(config, folder), SystemClock()),
             protected_class_data=config.protected_class_data,
             privacy=config.privacy,
             store=sha256_hex,
         )
+
+
+def _advisories(config: FileConfig, folder: Path) -> Path | None:
+    return folder / config.advisories if config.advisories else load_settings().advisories
 
 
 def _input(name: str | None, folder: Path, key: str) -> Path:

@@ -30,6 +30,8 @@ _MAXIMUM_UNPACKED = 64 << 20  # of a compressed pickle, whose calls stand near i
 _MAXIMUM_TEXT = 64 << 20
 _MAXIMUM_HEADER = 100_000_000  # of safetensors, as its own library limits it
 
+_MAXIMUM_SIGNATURE = 4 << 20
+_SIGNATURE_NAMES = {"model.sig", "model.sig.json"}
 _TEXT_NAMES = {"MLmodel", "registered_model_meta", "README", "LICENSE"}
 _TEXT_SUFFIXES = {".yaml", ".yml", ".txt", ".json", ".md"}
 _PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".dill", ".cloudpickle"}
@@ -85,6 +87,8 @@ def _by_name(path: Path, name: PurePosixPath) -> Detected:
         found = Detected("pickle", "is called a pickle, but cannot be read as one")
     elif name.suffix == ".skops":
         found = Detected("unknown", "is called .skops, but is no skops archive: it may be truncated")
+    elif name.name in _SIGNATURE_NAMES:
+        found = _signature(path)
     elif name.name in _TEXT_NAMES or name.suffix in _TEXT_SUFFIXES:
         found = _text(path, "text")
     return found
@@ -108,6 +112,20 @@ def _text(path: Path, format_name: str) -> Detected:
     if _PYTHON_TAG.search(text):
         return Detected("text", "is YAML that asks Python to build objects (!!python/…)")
     return Detected(format_name)
+
+
+def _signature(path: Path) -> Detected:
+    """A sigstore bundle, as model-signing writes it."""
+    if path.stat().st_size > _MAXIMUM_SIGNATURE:
+        return Detected("unknown", "is too large for a signature")
+    try:
+        bundle = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return Detected("unknown", "is called a signature, but is no JSON")
+    kind = bundle.get("mediaType") if isinstance(bundle, dict) else None
+    if isinstance(kind, str) and "sigstore" in kind:
+        return Detected("signature")
+    return Detected("unknown", "is called a signature, but is no sigstore bundle")
 
 
 def _zip(path: Path) -> Detected:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import Detected, detect
+from .secrets import find_secrets
 
 MAXIMUM_FILES = 10_000
 _MAXIMUM_NAME = 500
@@ -60,9 +61,11 @@ def _describe(root: Path, path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     found = detect(path, plain)
+    secrets = find_secrets(path)
     if name != plain:
         found.problem = "has a name with control characters"
-    return _entry(name, information.st_size, digest, found)
+    entry = _entry(name, information.st_size, digest, found)
+    return {**entry, "secrets": secrets} if secrets else entry
 
 
 def _entry(name: str, size: int, digest: str, found: Detected) -> dict[str, Any]:
