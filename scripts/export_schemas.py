@@ -17,6 +17,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from airlock.core.base import Value
+from airlock.core.notices import Notifications
 from airlock.core.people import People
 from airlock.core.policy import Policy
 from airlock.core.retention import Retention
@@ -30,6 +31,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, dict[str, Any]]:
     """File name → schema."""
     return {
+        "notifications.schema.json": _schema(Notifications),
         "people.schema.json": _schema(People),
         "policy.schema.json": _policy(),
         "retention.schema.json": _schema(Retention),

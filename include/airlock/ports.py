@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.base import Value
+from airlock.core.notices import Notice
 from airlock.core.policy import IsolationLevel
 from airlock.core.rules import Engine
 
@@ -213,3 +214,24 @@ class PolicyEngine(Engine, Protocol):
             ConfigurationError: the condition cannot be used.
             InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
         """
+
+
+class Notifier(Protocol):
+    """A channel that people are told through."""
+
+    @property
+    def name(self) -> str:
+        """Its name in ``config/notifications.yaml``."""
+
+    def post(self, notice: Notice, *, thread: str) -> str:
+        """Tell people, and return how the channel refers to the message.
+
+        ``thread`` is the reference of the message it belongs under, or empty.
+
+        Raises:
+            UnavailableError: the channel does not answer now; it is worth trying again.
+            InvalidInputError: the channel refuses this, and will again.
+        """
+
+    def update(self, reference: str, notice: Notice) -> None:
+        """Say what became of a message; errors as ``post``."""

@@ -21,6 +21,10 @@ from tests.support.deployments import World, fast_folder, make_world
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
+SIGNED = {"/slack/actions"}
+"""Routes that believe a signature instead of a login; `test_slack.py` attacks them."""
+
+
 class User:
     """A user of Airflow, as far as the pages ask."""
 
@@ -80,7 +84,7 @@ def test_every_route_asks_who_it_is() -> None:
             left += dependency.dependencies
         return found
 
-    routes = api_routes(create_app())
+    routes = [route for route in api_routes(create_app()) if route.path not in SIGNED]
     assert len(routes) >= 8
     for route in routes:
         wanted = access.reader if route.methods <= {"GET", "HEAD"} else access.writer

@@ -9,6 +9,7 @@ from typing import Any
 from airlock.adapters.policy_files import PolicyFiles, versions
 from airlock.adapters.yaml_files import line_of, load_model, load_yaml
 from airlock.core.errors import ConfigurationError, NotFoundError
+from airlock.core.notices import Notifications
 from airlock.core.people import People
 from airlock.core.policy import Policy
 from airlock.core.retention import Regime, Retention
@@ -88,6 +89,15 @@ class ConfigFolder:
     def people(self) -> People:
         """Read people and roles."""
         return load_model(self._root / "people.yaml", People)
+
+    def notifications(self) -> Notifications:
+        """Read the channels that people are told through; none where there is no such file.
+
+        Raises:
+            ConfigurationError: the file is wrong.
+        """
+        path = self._root / "notifications.yaml"
+        return load_model(path, Notifications) if path.is_file() else Notifications(channels=[])
 
     def retention(self) -> Retention:
         """Read the retention regimes.

@@ -45,6 +45,14 @@ class Settings(BaseSettings):
     )
     service_user: Annotated[str, Field(description="Airflow user Airlock closes open seats as")] = "airlock"
     service_password: Annotated[SecretStr, Field(description="its password")] = SecretStr("")
+    slack_signing_secret: Annotated[
+        SecretStr, Field(description="proves that a request to the Slack endpoint is Slack's")
+    ] = SecretStr("")
+    slack_team: Annotated[str, Field(description="id of the only Slack workspace whose requests count")] = ""
+    slack_token: Annotated[SecretStr, Field(description="bot token, to open forms and answer in Slack")] = (
+        SecretStr("")
+    )
+    slack_api: Annotated[str, Field(description="base URL of Slack's API")] = "https://slack.com/api/"
     deployment: Annotated[str, Field(description="name of this deployment in audit keys", min_length=1)] = (
         "local"
     )

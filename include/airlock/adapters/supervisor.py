@@ -27,6 +27,7 @@ from airlock.core.people import People
 HOST = "127.0.0.1"
 API_SERVER = "api-server"
 SEQUENCER = "sequencer"
+COURIER = "courier"
 COMPONENTS = (SEQUENCER, API_SERVER, "scheduler", "dag-processor", "triggerer")
 STOP_SECONDS = 20
 HEALTHY_SECONDS = 180
@@ -196,6 +197,8 @@ class Supervisor:
             self._migrate(environment)
             for component in COMPONENTS[1:]:
                 self._children[component] = self._spawn(component, environment)
+            if (self._settings.config_dir / "notifications.yaml").is_file():
+                self._children[COURIER] = self._spawn(COURIER, environment)
         except BaseException:
             self.stop()
             raise
@@ -211,7 +214,7 @@ class Supervisor:
             )
 
     def _spawn(self, component: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        program = "airlock.cli" if component == SEQUENCER else "airflow"
+        program = "airlock.cli" if component in (SEQUENCER, COURIER) else "airflow"
         with (self.logs / f"{component}.log").open("ab") as stream:
             return subprocess.Popen(
                 [sys.executable, "-m", program, component],
@@ -257,7 +260,7 @@ class Supervisor:
         """Stop every component and everything it started. Safe to repeat."""
         until = time.monotonic() + STOP_SECONDS
         # Tasks that end report to the API server, and what they record is sealed by the sequencer.
-        others = [name for name in COMPONENTS if name not in (API_SERVER, SEQUENCER)]
+        others = [name for name in (COURIER, *COMPONENTS) if name not in (API_SERVER, SEQUENCER)]
         for names in (others, [API_SERVER], [SEQUENCER]):
             children = [self._children[name] for name in names if name in self._children]
             for child in children:

@@ -21,6 +21,7 @@ class _Commands(LazyGroup):
         "down": "airlock.cli.local:down",
         "status": "airlock.cli.local:status",
         "sequencer": "airlock.cli.sequencer:sequencer",
+        "courier": "airlock.cli.courier:courier",
         "demo": "airlock.cli.demo:demo",
         "submit": "airlock.cli.release:submit",
         "approve": "airlock.cli.release:approve",

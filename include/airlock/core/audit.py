@@ -22,6 +22,7 @@ class Kind(StrEnum):
     RELEASE_DECIDED = "release.decided"
     APPROVAL_RECORDED = "approval.recorded"
     APPROVAL_REFUSED = "approval.refused"
+    QUESTION_ASKED = "question.asked"
     PROMOTION_STARTED = "promotion.started"
     PROMOTION_FINISHED = "promotion.finished"
     PROMOTION_REFUSED = "promotion.refused"
@@ -112,6 +113,7 @@ _FIRST_WINS = frozenset({Kind.TASK_OUTCOME, Kind.AIRFLOW_CHANGED, Kind.KEY_ROTAT
 _PERSONAL = {
     Kind.RELEASE_SUBMITTED: ("context",),
     Kind.APPROVAL_RECORDED: ("comment",),
+    Kind.QUESTION_ASKED: ("question",),
     Kind.CHAMPION_ADOPTED: ("reason",),
     Kind.WAIVER_REQUESTED: ("reason",),
     Kind.WAIVER_GRANTED: ("comment",),

@@ -19,6 +19,7 @@ class Person(Value):
         airflow_role: role in a local Airflow started by ``airlock up``; a deployment with its own auth
             manager ignores it.
         roles: governance roles; empty for people who only submit or look.
+        slack: id of the person's Slack account, such as ``U02ABCDEF``, in the workspace of the deployment.
     """
 
     user: Annotated[str, Field(min_length=1, max_length=100)]
@@ -26,6 +27,7 @@ class Person(Value):
     name: Annotated[str, Field(min_length=1)]
     airflow_role: Literal["viewer", "user", "op", "admin"] = "user"
     roles: list[Name] = []
+    slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,30}$")] | None = None
 
 
 class People(Value):
@@ -38,11 +40,18 @@ class People(Value):
         users = [person.user for person in self.people]
         if len(set(users)) != len(users):
             raise ValueError("people: a user appears twice; give one person one entry with all roles")
+        accounts = [person.slack for person in self.people if person.slack]
+        if len(set(accounts)) != len(accounts):
+            raise ValueError("people: two people share a Slack account, so nobody could tell who answered")
         return self
 
     def find(self, user: str) -> Person | None:
         """The person with this user id, or ``None``."""
         return next((person for person in self.people if person.user == user), None)
+
+    def find_slack(self, account: str) -> Person | None:
+        """The person with this Slack account, or ``None``."""
+        return next((person for person in self.people if person.slack == account), None)
 
     def holders(self, role: str) -> list[Person]:
         """Everyone who holds ``role``."""

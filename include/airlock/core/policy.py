@@ -174,6 +174,15 @@ class ApprovalRules(Value):
     seats: dict[Track, list[Seat]]
     expires_hours: Annotated[float, Field(gt=0, le=24 * 90)]
     minimum_comment: Annotated[int, Field(ge=0, description="characters a rejection must explain itself in")]
+    remind_hours: Annotated[
+        list[Annotated[float, Field(gt=0)]], Field(description="when people are reminded of an open seat")
+    ] = []
+    escalate_hours: Annotated[
+        float | None, Field(gt=0, description="when somebody else is told that nobody answers")
+    ] = None
+    escalate_to: Annotated[Name | None, Field(description="role that is told; the seat's own without it")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _heavier_needs_people(self) -> Self:

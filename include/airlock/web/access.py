@@ -81,6 +81,35 @@ class Visitor:
         return AirflowClient.for_token(self.deployment.settings.airflow_url, self.name, str(token))
 
 
+def client_of(deployment: Deployment, person: Person) -> AirflowClient:
+    """Airflow's own API as a person who is known by something else than a login, such as a Slack account.
+
+    Raises:
+        RefusedError: Airflow has no such user, or the user may not act any more.
+    """
+    user = user_named(person)
+    if user is None:
+        raise RefusedError(
+            f"Airflow has no active user {person.user}",
+            where="people.yaml",
+            fix="the entry's `user` (and `airflow_id`) must be those of Airflow",
+        )
+    return Visitor(deployment, user).airflow()
+
+
+def user_named(person: Person) -> Any:
+    """The user that Airflow's auth manager has for a person, or ``None``."""
+    manager: Any = get_auth_manager()
+    if hasattr(manager, "get_users"):  # the simple auth manager: users and roles stand in its configuration
+        return next((user for user in manager.get_users() if user.get_name() == person.user), None)
+    try:
+        # FAB: a token carries the number of the user in its database; who is not active is not found.
+        user = manager.deserialize_user({"sub": person.airflow_id or person.user})
+    except (ValueError, KeyError, LookupError):
+        return None
+    return user if str(user.get_name()) == person.user else None
+
+
 def reader(user: GetUserDep) -> Visitor:
     """A logged-in user who may look at DAG runs at all."""
     if not get_auth_manager().is_authorized_dag(method="GET", access_entity=DagAccessEntity.RUN, user=user):

@@ -20,7 +20,7 @@ from airlock.core.errors import (
     RefusedError,
     UnavailableError,
 )
-from airlock.web import pages, rest
+from airlock.web import pages, rest, slack
 from airlock.web.rendering import render
 
 # What a page may load: its own style and images. No script, no frame, no request to anyone else.
@@ -56,6 +56,7 @@ def create_app() -> FastAPI:
     )
     app.include_router(rest.router, prefix="/api")
     app.include_router(pages.router, include_in_schema=False)
+    app.include_router(slack.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     app.middleware("http")(_with_headers)
     app.add_exception_handler(AirlockError, _airlock_error)
