@@ -21,6 +21,7 @@ from airlock.core.notices import Notifications
 from airlock.core.people import People
 from airlock.core.policy import Policy
 from airlock.core.retention import Retention
+from airlock.core.suite import Suite
 from airlock.core.workload import Workload
 from airlock.gates import gate_names, gate_text, load_gate
 
@@ -31,6 +32,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def schemas() -> dict[str, dict[str, Any]]:
     """File name → schema."""
     return {
+        "expectations.schema.json": _schema(Suite),
         "notifications.schema.json": _schema(Notifications),
         "people.schema.json": _schema(People),
         "policy.schema.json": _policy(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pandas as pd
 import pytest
 
 from airlock.core.evidence import GateResult, Verdict
+from airlock.core.suite import Suite
 from airlock.core.workload import ModelSpec
 from airlock.gates.base import GateContext
-from airlock.gates.data_quality import Suite, run_suite
-from tests.support.gates import make_context, make_frame, make_workload
+from airlock.profiles.batch import open_batch
+from airlock.profiles.expectations import great_expectations, run_suite
+from airlock.profiles.source import ParquetSource
+from tests.support.gates import NOW_US, make_context, make_frame, make_workload
 from tests.support.judge import finding, judge, metric, table
 
 pytestmark = pytest.mark.slow  # the libraries it asks take seconds
@@ -184,7 +188,8 @@ def test_great_expectations_dropping_one_is_noticed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         gx, "ExpectationSuite", lambda name, expectations: whole(name=name, expectations=expectations[1:])
     )
-    result = check(HOLDS, expect("column_values_to_be_between", column="y", min_value=0))
+    median = expect("column_median_to_be_between", column="y", min_value=0)
+    result = check(HOLDS, median, median)
     assert result.verdict is Verdict.ERROR
     assert "only 1 of 2 expectations were evaluated" in result.summary
 
@@ -203,30 +208,161 @@ def test_a_column_without_values_does_not_pass_by_having_nothing_wrong() -> None
     )
 
 
-@pytest.mark.requirement("G-1")
-def test_outcomes_are_great_expectations_own() -> None:
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
+ORACLE = pd.DataFrame(
+    {
+        "x": [1.5, math.nan, -2.0, 0.0, -0.0, 7.25, 7.25, 1e12, 3.0, 4.0] * 30,
+        "i": list(range(300)),
+        "t": ["a", "b", None, "ü", "it's", "a", "", "b", "c", "a"] * 30,
+        'q"; DROP TABLE rows; --': [0, 1, 2] * 100,
+        "empty": [math.nan] * 300,
+        "inf": [math.inf, -math.inf, 1.0] * 100,
+    }
+)
+NATIVE = [
+    expect("column_values_to_be_between", column="x", min_value=0, max_value=8),
+    expect(
+        "column_values_to_be_between",
+        column="x",
+        min_value=0,
+        strict_min=True,
+        max_value=7.25,
+        strict_max=True,
+    ),
+    expect("column_values_to_be_between", column="x", min_value=-2.5, mostly=0.9),
+    expect("column_values_to_be_between", column="x", max_value=-1, mostly=0.1),
+    expect("column_values_to_be_between", column="inf", min_value=0),
+    expect("column_values_to_be_between", column="i", min_value=0, max_value=299),
+    expect("column_values_to_be_in_set", column="x", value_set=[1.5, -2, 0, 7.25]),
+    expect("column_values_to_be_in_set", column="t", value_set=["a", "b", "ü", "it's", "", "c"]),
+    expect("column_values_to_be_in_set", column="t", value_set=["a"], mostly=0.3),
+    expect("column_values_to_be_in_set", column='q"; DROP TABLE rows; --', value_set=[0, 1]),
+    expect("column_values_to_not_be_in_set", column="t", value_set=["it's", "x"]),
+    expect("column_values_to_not_be_in_set", column="i", value_set=[666]),
+    expect("column_values_to_not_be_null", column="x"),
+    expect("column_values_to_not_be_null", column="x", mostly=0.9),
+    expect("column_values_to_not_be_null", column="empty"),
+    expect("column_mean_to_be_between", column="i", min_value=149.5, max_value=149.5),
+    expect("column_sum_to_be_between", column="i", max_value=10),
+    expect("column_stdev_to_be_between", column="i", min_value=86.7, max_value=86.8),
+    expect("column_min_to_be_between", column="x", min_value=-2, strict_min=True),
+    expect("column_max_to_be_between", column="x", max_value=1e12),
+    expect("column_unique_value_count_to_be_between", column="x", min_value=7, max_value=7),
+    expect("table_row_count_to_be_between", min_value=300, max_value=300),
+]
 
+
+@pytest.mark.requirement("G-1")
+def test_outcomes_are_great_expectations_own(tmp_path: Path) -> None:
+    """Every expectation that DuckDB judges, judged by Great Expectations too."""
+    given = Suite.model_validate(suite(*NATIVE))
+    ORACLE.to_parquet(tmp_path / "x.parquet")
+    with open_batch(ParquetSource(tmp_path / "x.parquet")) as batch:
+        ours = run_suite(given, batch)
+    theirs = great_expectations("s", dict(enumerate(given.expectations)), ORACLE)
+    for index, (expectation, mine) in enumerate(zip(given.expectations, ours, strict=True)):
+        assert mine.engine == "duckdb", expectation
+        other = theirs[index]
+        assert mine.data["success"] == other["success"], (expectation, mine, other)
+        result = other["result"]
+        for key in ("element_count", "missing_count", "unexpected_count"):
+            assert mine.data["result"].get(key) == result.get(key), (expectation, key)
+        if isinstance(result.get("observed_value"), int | float):
+            assert mine.data["result"]["observed_value"] == pytest.approx(result["observed_value"])
+        shown = mine.data["result"].get("partial_unexpected_list", [])
+        assert set(shown) >= set(result.get("partial_unexpected_list", [])) - {None}
+
+
+@pytest.mark.requirement("G-1")
+def test_names_that_differ_in_case_are_two_columns() -> None:
+    """Great Expectations and SQL take them for one."""
+    data = frame(CASE=1, case=2)
+    lines = [
+        expect("column_values_to_be_in_set", column=n, value_set=[v]) for n, v in (("CASE", 1), ("case", 2))
+    ]
+    assert check(*lines, frame=data, training=data).verdict is Verdict.PASSED
+
+
+@pytest.mark.requirement("G-1")
+def test_columns_without_values_are_an_error_in_both_engines() -> None:
+    data = frame(empty=math.nan)
+    for kind in ("column_mean_to_be_between", "column_values_to_be_between", "column_median_to_be_between"):
+        result = check(expect(kind, column="empty", min_value=0), frame=data, training=data)
+        assert "empty: could not be checked" in message(result, kind), kind
+        assert result.verdict is Verdict.ERROR
+
+
+@pytest.mark.requirement("G-1")
+@pytest.mark.parametrize(
+    ("age_hours", "verdict", "expected"),
+    [
+        (5, Verdict.PASSED, ""),
+        (24, Verdict.PASSED, ""),
+        (30, Verdict.FAILED, "seen: the newest row is 30.0 hours old, limit 24 hours"),
+        (-3, Verdict.FAILED, "seen: the newest row is 3.0 hours in the future, limit 24 hours"),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_a_stale_file_fails(age_hours: float, verdict: Verdict, expected: str, zone: str | None) -> None:
+    newest = pd.Timestamp(NOW_US, unit="us", tz="UTC") - pd.Timedelta(hours=age_hours)
+    times = pd.Series(newest - pd.to_timedelta(range(400), unit="h"))
+    data = frame(seen=times.dt.tz_convert(zone) if zone else times.dt.tz_localize(None))
+    given = {**suite(HOLDS), "freshness": {"column": "seen", "maximum_age_hours": 24}}
+    result, _ = judge("data_quality", make_context(evaluation=data, training=data, suite=given))
+    assert result.verdict is verdict, result.summary
+    if expected:
+        assert message(result, "freshness") == expected
+
+
+@pytest.mark.requirement("G-1")
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [("nope", "column nope is missing"), ("income", "holds number, not times"), ("never", "has no values")],
+)
+def test_freshness_that_cannot_be_checked_is_an_error(column: str, expected: str) -> None:
+    data = frame(never=pd.Series(pd.NaT, index=range(400), dtype="datetime64[us]"))
+    given = {**suite(HOLDS), "freshness": {"column": column, "maximum_age_hours": 24}}
+    result, _ = judge("data_quality", make_context(evaluation=data, training=data, suite=given))
+    assert result.verdict is Verdict.ERROR
+    assert expected in message(result, "freshness")
+
+
+@pytest.mark.requirement("G-1")
+def test_a_suite_nobody_has_reviewed_warns() -> None:
+    given = {**suite(HOLDS), "reviewed": False}
+    result, _ = judge("data_quality", make_context(suite=given))
+    assert result.verdict is Verdict.WARNED
+    assert "nobody has reviewed suite s 1.0.0" in message(result, "suite.unreviewed")
+
+
+@pytest.mark.requirement("G-1")
+def test_a_time_that_lost_its_zone_is_another_type() -> None:
+    zoned = frame(seen=pd.date_range("2026-01-01", periods=400, tz="UTC"))
+    result = check(frame=zoned.assign(seen=zoned["seen"].dt.tz_localize(None)), training=zoned)
+    assert message(result, "schema") == "column seen holds time, in the training data time with a zone"
+
+
+@pytest.mark.requirement("G-1")
+def test_the_order_of_columns_is_no_part_of_the_contract() -> None:
     data = make_frame()
-    ours = run_suite(
-        Suite.model_validate(
-            suite(
-                expect("column_values_to_be_between", column="income", min_value=45, max_value=60),
-                expect("column_mean_to_be_between", column="debt", min_value=0, max_value=30),
-            )
-        ),
-        data,
-    )
-    batch = (
-        gx.get_context(mode="ephemeral").data_sources.add_pandas("p").add_dataframe_asset("a")
-        .add_batch_definition_whole_dataframe("b").get_batch({"dataframe": data})
-    )  # fmt: skip
-    between = batch.validate(gxe.ExpectColumnValuesToBeBetween(column="income", min_value=45, max_value=60))
-    mean = batch.validate(gxe.ExpectColumnMeanToBeBetween(column="debt", min_value=0, max_value=30))
-    assert [outcome["success"] for outcome in ours] == [between.success, mean.success] == [False, True]
-    assert ours[0]["result"]["unexpected_count"] == between.result["unexpected_count"]
-    assert ours[1]["result"]["observed_value"] == mean.result["observed_value"]
+    assert check(frame=data[data.columns[::-1]], training=data).verdict is Verdict.PASSED
+
+
+@pytest.mark.requirement("G-1")
+def test_the_codes_in_the_mortgage_data_are_found() -> None:
+    """666 stands for a missing guideline, 999999.4 for unknown months, 1,000,000 for unknown assets."""
+    from airlock.adapters.yaml_files import load_yaml
+
+    root = Path(__file__).parents[2]
+    data = pd.read_csv(root / "data/loanapp.csv")
+    given = load_yaml(root / "config/expectations/loanapp.yaml")
+    features = ["term", "gdlin", "liq"]
+    workload = make_workload(model=ModelSpec(registered_model="m", target="approve", features=features))
+    context = make_context(evaluation=data, training=data, workload=workload, suite=given)
+    result, _ = judge("data_quality", context)
+    assert result.verdict is Verdict.FAILED
+    texts = " ".join(finding.message for finding in result.findings)
+    for code in ("666", "999999.4", "1000000"):
+        assert code in texts
 
 
 @pytest.mark.requirement("G-1")

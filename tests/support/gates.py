@@ -22,6 +22,8 @@ from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
 from airlock.gates.base import GateContext, Scores
 
 ZERO = "0" * 64
+NOW_US = 1_780_000_000_000_000
+"""28 May 2026, 20:26:40 UTC."""
 
 
 def make_workload(**changes: Any) -> Workload:
@@ -158,6 +160,7 @@ def make_context(
         protected_class_data=workload.risk.protected_class_data,
         privacy=workload.privacy,
         has_champion=manifest.champion is not None,
+        now_us=lambda: NOW_US,
         candidate=lambda: manifest.candidate,
         current_path=on_disk(frame),
         reference_path=on_disk(reference),

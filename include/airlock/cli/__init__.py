@@ -31,6 +31,7 @@ class _Commands(LazyGroup):
         "gate": "airlock.cli.gate:app",
         "audit": "airlock.cli.audit:app",
         "evidence": "airlock.cli.evidence:app",
+        "expectations": "airlock.cli.expectations:app",
         "waiver": "airlock.cli.waiver:app",
         "interview": "airlock.cli.interview:interview",
         "policy": "airlock.cli.policy:app",

@@ -124,6 +124,8 @@ class GateContext:
         business_context: what the submitter wrote about the release.
         protected_class_data: whether the owner says that protected attributes are in the data.
         privacy: what the owner declares about tokens, consent and residency.
+        now_us: the time against which freshness is judged, in microseconds since 1970 UTC. In a release it is
+            the time of submission, so that judging again from evidence gives the same answer.
         workload: the workload, in a release; ``None`` on plain files.
         manifest: what is released, in a release; ``None`` on plain files.
     """
@@ -141,6 +143,7 @@ class GateContext:
     scan: Callable[[], dict[str, Any]]
     store: Callable[[bytes], str]
     candidate: Callable[[], ArtifactRef]
+    now_us: Callable[[], int]
     advisories: Callable[[Sequence[str]], AdvisoryBook] = no_advisories
     has_champion: bool = False
     scored: bool = True

@@ -15,22 +15,26 @@ versioned. Helpful tools: Great Expectations; the rows are named in expectations
 from __future__ import annotations
 
 import math
-import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.statistics import exceeds, percent
+from airlock.core.suite import Expectation, Freshness, Suite
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
+from airlock.profiles.batch import Batch, open_batch
+from airlock.profiles.expectations import Outcome, SuiteError, plain, run_suite
+from airlock.profiles.source import Column, ParquetSource, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pandas as pd
 
 STAGE = Stage.BEFORE_SCORING
 NEEDS = (Need.CURRENT, Need.REFERENCE, Need.SUITE)
@@ -40,9 +44,6 @@ _NAMED = 4
 """Findings named in the summary; all are in the evidence."""
 
 _LISTED = 12
-_KINDS = {"i": "number", "u": "number", "f": "number", "b": "boolean", "M": "time", "m": "duration"}
-_CONTROLS = {"batch_id", "catch_exceptions", "id", "meta", "result_format", "severity"}
-"""Arguments of every expectation that say how it is run, not what is expected."""
 
 
 class Config(Value):
@@ -59,205 +60,135 @@ class Config(Value):
     nullable_columns: list[str]
 
 
-class Expectation(Value):
-    """One line of a suite. What would pass on any data is refused."""
-
-    type: Annotated[str, Field(pattern=r"^expect_[a-z0-9_]+$", description="name in Great Expectations")]
-    kwargs: Annotated[dict[str, Any], Field(description="its arguments, such as column and min_value")]
-    severity: Annotated[Literal["fail", "warn"], Field(description="verdict when it does not hold")] = "fail"
-    why: Annotated[str, Field(min_length=1, description="why it is expected, for the one it blocks")]
-
-    @model_validator(mode="after")
-    def _can_fail(self) -> Self:
-        if control := sorted(_CONTROLS & set(self.kwargs)):
-            raise ValueError(f"{self.type} must not set {control[0]!r}")
-        if self.mostly <= 0:
-            raise ValueError(f"{self.type} with mostly {self.mostly:g} accepts anything")
-        bounds = [self.kwargs.get("min_value"), self.kwargs.get("max_value")]
-        if self.type.endswith("_to_be_between") and bounds == [None, None]:
-            raise ValueError(f"{self.type} without min_value and max_value accepts anything")
-        return self
-
-    @property
-    def mostly(self) -> float:
-        """The share of values that must be right."""
-        mostly = self.kwargs.get("mostly", 1)
-        return float(mostly) if isinstance(mostly, int | float) else 1.0
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns it is about; none when it is about the table."""
-        named = [self.kwargs.get(key) for key in ("column", "column_A", "column_B")]
-        return [str(column) for column in named if column] or list(
-            map(str, self.kwargs.get("column_list", []))
-        )
-
-    @property
-    def subject(self) -> str:
-        """The columns it is about, or ``table``, in words."""
-        return ", ".join(self.columns) or "table"
-
-
-class Suite(Value):
-    """A versioned suite of expectations, a YAML file in ``config/expectations/``; an empty one is invalid.
-
-    The name of the file stands in the workload's ``data.expectations``. It looks like this::
-
-        name: mortgage-approval
-        version: 1.0.0
-        description: What an application must look like before a model may see it.
-        expectations:
-          - type: expect_column_values_to_be_in_set
-            kwargs: {column: gdlin, value_set: [0, 1]}
-            severity: fail
-            why: gdlin says whether guidelines are met, yes or no; 666 is a code
-
-    ``type`` is any expectation of Great Expectations, ``severity`` may be ``warn``, and ``why`` is
-    read by the person whose release it blocks.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    description: Annotated[str, Field(min_length=1)]
-    expectations: Annotated[list[Expectation], Field(min_length=1)]
-
-
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Check the evaluation batch against its contract and its suite."""
-    frame, training = context.evaluation(), context.training()
-    if not len(frame):
-        return cannot_judge("rows.none", "the evaluation batch has no rows", fix="choose another batch")
-    try:
-        suite = Suite.model_validate(context.suite())
-        outcomes = run_suite(suite, frame)
-    except (ValidationError, _SuiteError) as error:
-        return cannot_judge(
-            "suite.invalid",
-            f"the expectation suite cannot be used: {_plain(error)}",
-            fix="correct the suite in config/expectations/",
-            where="" if context.workload is None else context.workload.data.expectations,
-        )
-    secret = set(context.columns.identifiers)
+    with ExitStack() as opened:
+        current = opened.enter_context(open_source(context.current_path()))
+        training = _training(context, opened)
+        if not current.rows():
+            return cannot_judge("rows.none", "the evaluation batch has no rows", fix="choose another batch")
+        batch = opened.enter_context(open_batch(current))
+        try:
+            suite = Suite.model_validate(context.suite())
+            outcomes = run_suite(suite, batch)
+        except (ValidationError, SuiteError) as error:
+            return cannot_judge(
+                "suite.invalid",
+                f"the expectation suite cannot be used: {plain(error)}",
+                fix="correct the suite in config/expectations/",
+                where="" if context.workload is None else context.workload.data.expectations,
+            )
+        return _judged(_Case(context, config, batch, training, suite, outcomes))
+
+
+def _training(context: GateContext, opened: ExitStack) -> ParquetSource | None:
+    """The training data; ``None`` where plain files are judged without any. A release always has it."""
+    if not context.has_reference and context.manifest is None:
+        return None
+    return opened.enter_context(open_source(context.reference_path()))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is judged and what came out."""
+
+    context: GateContext
+    config: Config
+    batch: Batch
+    training: ParquetSource | None
+    suite: Suite
+    outcomes: list[Outcome]
+
+    @cached_property
+    def secret(self) -> set[str]:
+        return set(self.context.columns.identifiers)
+
+    @cached_property
+    def duplicates(self) -> int:
+        return self.batch.repeated_rows()
+
+    def unusable(self, column: str) -> int:
+        """Values that are missing or infinite: a model can use neither."""
+        inside, known = self.batch.column(column), self.batch.columns[column]
+        counted = [f"count(*) - count({inside})"]
+        if known.type in ("float", "double"):
+            counted.append(f"count(*) FILTER (WHERE isinf({inside}))")
+        return sum(map(int, self.batch.ask(counted)))
+
+
+def _judged(case: _Case) -> GateResult:
     findings = [
-        *_row_findings(frame, context, config),
-        *_schema_findings(frame, training, context),
-        *_null_findings(frame, context, config),
-        *_expectation_findings(suite, outcomes, frame, secret),
+        *_row_findings(case),
+        *_schema_findings(case),
+        *_null_findings(case),
+        *_suite_findings(case),
+        *_expectation_findings(case),
     ]
-    records = [_record(expectation, outcome, secret) for expectation, outcome in _pairs(suite, outcomes)]
-    table = {"suite": {"name": suite.name, "version": suite.version}, "expectations": records}
-    context.attach("expectations.json", canonical_json(table))
+    suite, context = case.suite, case.context
+    records = [_record(expectation, outcome, case.secret) for expectation, outcome in _pairs(case)]
+    named = {"name": suite.name, "version": suite.version}
+    context.attach("expectations.json", canonical_json({"suite": named, "expectations": records}))
     return GateResult(
         verdict=passed_or_worst(findings),
-        summary=_summary(findings, suite, frame),
+        summary=_summary(findings, suite, case.batch.rows),
         findings=findings,
-        metrics=list(_metrics(frame, context, config, outcomes)),
-        engines=_engines(),
-        details={"suite": {"name": suite.name, "version": suite.version}, "rows": len(frame)},
+        metrics=list(_metrics(case)),
+        engines=_engines(case.outcomes),
+        details={"suite": named, "rows": case.batch.rows},
     )
 
 
-class _SuiteError(Exception):
-    """The suite cannot be run as it is written."""
-
-
-def run_suite(suite: Suite, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Let Great Expectations judge the frame once; outcomes in the order of the suite.
-
-    Great Expectations drops what it does not know and calls an empty suite a success, so this
-    checks that every expectation came back.
-
-    Raises:
-        _SuiteError: an expectation is unknown, cannot be built or was not evaluated.
-    """
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import (
-        DataContextConfig,
-        InMemoryStoreBackendDefaults,
-        ProgressBarsConfig,
-    )
-
-    built = [_build(index, expectation) for index, expectation in enumerate(suite.expectations)]
-    in_memory = DataContextConfig(
-        store_backend_defaults=InMemoryStoreBackendDefaults(),
-        progress_bars=ProgressBarsConfig(globally=False),
-        analytics_enabled=False,
-    )
-    gx_context = gx.get_context(project_config=in_memory, mode="ephemeral")
-    asset = gx_context.data_sources.add_pandas("airlock").add_dataframe_asset("evaluation")
-    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
-    result = batch.validate(
-        gx.ExpectationSuite(name=suite.name, expectations=built),
-        result_format={"result_format": "SUMMARY", "partial_unexpected_count": 20},
-    ).to_json_dict()
-    outcomes = {item["expectation_config"]["meta"]["index"]: item for item in result["results"]}
-    evaluated = result["statistics"]["evaluated_expectations"]
-    if not evaluated == len(outcomes) == len(suite.expectations):
-        raise _SuiteError(f"only {evaluated} of {len(suite.expectations)} expectations were evaluated")
-    return [outcomes[index] for index in range(len(outcomes))]
-
-
-def _build(index: int, expectation: Expectation) -> Any:
-    from great_expectations.exceptions import ExpectationNotFoundError
-    from great_expectations.expectations.registry import get_expectation_impl
-
-    try:
-        return get_expectation_impl(expectation.type)(**expectation.kwargs, meta={"index": index})
-    except ExpectationNotFoundError as error:
-        raise _SuiteError(f"Great Expectations knows no {expectation.type}") from error
-    except (TypeError, ValueError) as error:
-        raise _SuiteError(f"{expectation.type} on {expectation.subject}: {_plain(error)}") from error
-
-
-def _plain(error: Exception) -> str:
-    """What went wrong, without addresses and links."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'suite'}: {first['msg'].removeprefix('Value error, ')}"
-    return re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))
-
-
-def _row_findings(frame: pd.DataFrame, context: GateContext, config: Config) -> Iterator[Finding]:
-    if len(frame) < config.minimum_rows:
+def _row_findings(case: _Case) -> Iterator[Finding]:
+    rows, minimum = case.batch.rows, case.config.minimum_rows
+    if rows < minimum:
         yield Finding(
             id="rows.too_few",
             verdict=Verdict.ERROR,
-            message=f"the evaluation batch has {len(frame)} rows, but {config.minimum_rows} are needed",
+            message=f"the evaluation batch has {rows} rows, but {minimum} are needed",
             fix="choose an evaluation batch with more rows",
         )
-    if duplicates := int(frame.duplicated().sum()):
+    if case.duplicates:
         yield Finding(
             id="rows.duplicated",
             verdict=Verdict.PASSED,
-            message=f"{duplicates} of {len(frame)} rows repeat an earlier row in every column",
+            message=f"{case.duplicates} of {rows} rows repeat an earlier row in every column",
             fix="check whether an upstream job delivers rows twice",
         )
-    target = context.columns.label
-    if target in frame and (unknown := int(frame[target].isna().sum())):
-        yield Finding(
-            id="target.missing",
-            verdict=Verdict.ERROR,
-            message=f"{target}: the outcome of {unknown} of {len(frame)} rows is missing",
-            where=target,
-            fix="evaluate on rows whose outcome is known",
-        )
+    target = case.context.columns.label
+    if target in case.batch.columns:
+        inside = case.batch.column(target)
+        if unknown := int(case.batch.ask([f"count(*) - count({inside})"])[0]):
+            yield Finding(
+                id="target.missing",
+                verdict=Verdict.ERROR,
+                message=f"{target}: the outcome of {unknown} of {rows} rows is missing",
+                where=target,
+                fix="evaluate on rows whose outcome is known",
+            )
 
 
-def _schema_findings(frame: pd.DataFrame, training: pd.DataFrame, context: GateContext) -> Iterator[Finding]:
+def _schema_findings(case: _Case) -> Iterator[Finding]:
     """The contract: the columns and kinds of the training data, and all columns the workload names."""
-    columns = context.columns
+    if case.training is None:
+        yield Finding(
+            id="schema.no_reference",
+            verdict=Verdict.WARNED,
+            message="there is no training data, so nobody knows whether columns or types changed",
+            fix="give the data the model was trained on as the reference",
+        )
+        return
+    columns, now, before = case.context.columns, case.batch.columns, case.training.columns()
     label = [] if columns.label is None else [columns.label]
     required = [*columns.features, *label, *sorted(columns.sensitive)]
-    for column in dict.fromkeys([*required, *training.columns]):
-        if column not in frame:
+    for column in dict.fromkeys([*required, *before]):
+        if column not in now:
             verdict, text = Verdict.FAILED, f"column {column} is missing from the evaluation batch"
-        elif column not in training:
+        elif column not in before:
             if column in columns.sensitive:
                 continue  # protected attributes may be kept away from training
             verdict, text = Verdict.ERROR, f"column {column} is missing from the training data"
-        elif (now := _kind(frame[column])) != (before := _kind(training[column])):
-            verdict, text = Verdict.FAILED, f"column {column} holds {now}, in the training data {before}"
+        elif (kind := _kind(case, column)) != (was := _words(before[column], case.training.empty(column))):
+            verdict, text = Verdict.FAILED, f"column {column} holds {kind}, in the training data {was}"
         else:
             continue
         yield Finding(
@@ -267,61 +198,102 @@ def _schema_findings(frame: pd.DataFrame, training: pd.DataFrame, context: GateC
             where=str(column),
             fix="restore the column at its source, or retrain on the new schema and release that model",
         )
-    for column in frame.columns.difference([*training.columns, *required], sort=False):
-        yield Finding(
-            id="schema.new_column",
-            verdict=Verdict.WARNED,
-            message=f"column {column} is new: the training data does not have it",
-            where=str(column),
-            fix="remove it from the batch, or retrain with it",
-        )
+    for column in now:
+        if column not in before and column not in required:
+            yield Finding(
+                id="schema.new_column",
+                verdict=Verdict.WARNED,
+                message=f"column {column} is new: the training data does not have it",
+                where=column,
+                fix="remove it from the batch, or retrain with it",
+            )
 
 
-def _kind(column: pd.Series[Any]) -> str:
+def _kind(case: _Case, column: str) -> str:
+    counted = case.batch.ask([f"count({case.batch.column(column)})"])
+    return _words(case.batch.columns[column], not counted[0])
+
+
+def _words(column: Column, empty: bool) -> str:  # noqa: FBT001  # a fact about the column
     """What a column holds, in words. Whole numbers become decimals when one is missing: both are numbers."""
-    if not column.notna().any():
+    if empty:
         return "no values"
-    return _KINDS.get(getattr(column.dtype, "kind", "O"), "text")
+    zoned = column.kind == "time" and "tz=" in column.type
+    return "time with a zone" if zoned else column.kind
 
 
-def _missing(column: pd.Series[Any]) -> int:
-    """Values that are missing or infinite: a model can use neither."""
-    infinite = int(column.isin([math.inf, -math.inf]).sum()) if _kind(column) == "number" else 0
-    return int(column.isna().sum()) + infinite
-
-
-def _null_findings(frame: pd.DataFrame, context: GateContext, config: Config) -> Iterator[Finding]:
-    for feature in context.columns.features:
-        if feature not in frame or feature in config.nullable_columns:
+def _null_findings(case: _Case) -> Iterator[Finding]:
+    for feature in case.context.columns.features:
+        if feature not in case.batch.columns or feature in case.config.nullable_columns:
             continue
-        share = (missing := _missing(frame[feature])) / len(frame)
-        if exceeds(share, config.maximum_null_share):
+        share = (missing := case.unusable(feature)) / case.batch.rows
+        if exceeds(share, case.config.maximum_null_share):
             yield Finding(
                 id="nulls",
                 verdict=Verdict.FAILED,
-                message=f"{feature}: {missing} of {len(frame)} values are missing or infinite "
-                f"({percent(share)}, limit {percent(config.maximum_null_share)})",
+                message=f"{feature}: {missing} of {case.batch.rows} values are missing or infinite "
+                f"({percent(share)}, limit {percent(case.config.maximum_null_share)})",
                 where=feature,
                 fix="find out why the source stopped delivering the value; do not fill it in silently",
             )
 
 
-def _pairs(suite: Suite, outcomes: list[dict[str, Any]]) -> Iterator[tuple[Expectation, dict[str, Any]]]:
-    return zip(suite.expectations, outcomes, strict=True)
+def _suite_findings(case: _Case) -> Iterator[Finding]:
+    """What the suite asks for besides its expectations: to be read by a person, and fresh data."""
+    if not case.suite.reviewed:
+        yield Finding(
+            id="suite.unreviewed",
+            verdict=Verdict.WARNED,
+            message=f"nobody has reviewed suite {case.suite.name} {case.suite.version}, which was profiled "
+            "from data: it may call faults of that data normal",
+            fix="read every expectation, correct it, and set reviewed: true under a new version",
+        )
+    if case.suite.freshness is not None:
+        yield from _freshness_findings(case, case.suite.freshness)
 
 
-def _expectation_findings(
-    suite: Suite, outcomes: list[dict[str, Any]], frame: pd.DataFrame, secret: set[str]
-) -> Iterator[Finding]:
-    for expectation, outcome in _pairs(suite, outcomes):
-        error = _error_of(outcome)
+def _freshness_findings(case: _Case, wanted: Freshness) -> Iterator[Finding]:
+    column, now = wanted.column, case.context.now_us()
+    known = case.batch.columns.get(column)
+    problem = ""
+    if known is None:
+        problem = f"column {column} is missing"
+    elif known.kind != "time":
+        problem = f"column {column} holds {known.kind}, not times"
+    elif (newest := case.batch.newest(column)) is None:
+        problem = f"column {column} has no values"
+    if problem or known is None or newest is None:
+        yield Finding(
+            id="freshness", verdict=Verdict.ERROR, where=column, fix="correct freshness in the suite",
+            message=f"freshness could not be checked: {problem}",
+        )  # fmt: skip
+        return
+    hours = (now - newest) / 3_600_000_000
+    if hours < 0 or exceeds(hours, wanted.maximum_age_hours):
+        age = f"{hours:.1f} hours old" if hours >= 0 else f"{-hours:.1f} hours in the future"
+        yield Finding(
+            id="freshness",
+            verdict=Verdict.FAILED,
+            message=f"{column}: the newest row is {age}, limit {wanted.maximum_age_hours:g} hours",
+            where=column,
+            fix="find out why the source stopped delivering, and run it again",
+        )
+
+
+def _pairs(case: _Case) -> Iterator[tuple[Expectation, Outcome]]:
+    return zip(case.suite.expectations, case.outcomes, strict=True)
+
+
+def _expectation_findings(case: _Case) -> Iterator[Finding]:
+    for expectation, outcome in _pairs(case):
+        error = _error_of(outcome.data)
         if error:
-            absent = [column for column in expectation.columns if column not in frame]
+            absent = [column for column in expectation.columns if column not in case.batch.columns]
             error = f"column {absent[0]} is missing" if absent else error
             verdict, message = Verdict.ERROR, f"{expectation.subject}: could not be checked: {error}"
-        elif not outcome["success"]:
+        elif not outcome.data["success"]:
             verdict = Verdict.FAILED if expectation.severity == "fail" else Verdict.WARNED
-            message = _describe(expectation, outcome["result"], frame, secret)
+            message = _describe(expectation, outcome.data["result"], case)
         else:
             continue
         yield Finding(
@@ -342,16 +314,17 @@ def _error_of(outcome: dict[str, Any]) -> str:
     info = outcome["exception_info"]
     if info.get("raised_exception") is not False:
         raised = [info] if "raised_exception" in info else list(info.values())
-        return _plain(Exception(raised[0].get("exception_message", "no reason given"))).removeprefix(
-            "Error: "
-        )
+        return plain(Exception(raised[0].get("exception_message", "no reason given"))).removeprefix("Error: ")
     result = outcome["result"]
     if "missing_count" in result and result["missing_count"] == result["element_count"]:
         return "the column has no values"
+    observed = result.get("observed_value", 0)
+    if observed is None or (isinstance(observed, float) and math.isnan(observed)):
+        return "it has no value on this data"
     return ""
 
 
-def _describe(expectation: Expectation, result: dict[str, Any], frame: pd.DataFrame, secret: set[str]) -> str:
+def _describe(expectation: Expectation, result: dict[str, Any], case: _Case) -> str:
     """What was found, with counts and examples: ``term: 5 of 796 values above 480: 999999.4 (5 rows)``."""
     if "unexpected_count" not in result:
         return _describe_table(expectation, result)
@@ -359,15 +332,15 @@ def _describe(expectation: Expectation, result: dict[str, Any], frame: pd.DataFr
     noun = "values" if "column" in expectation.kwargs else "rows"
     text = (
         f"{expectation.subject}: {result['unexpected_count']} of {checked} {noun} "
-        f"{_rule(expectation, result, frame)}"
+        f"{_rule(expectation, result, case.batch)}"
     )
     if expectation.mostly < 1:
         text += f" (at least {percent(expectation.mostly)} must be right)"
-    examples = _examples(expectation, result, frame, secret)
+    examples = _examples(expectation, result, case)
     return f"{text}: {examples}" if examples else text
 
 
-def _rule(expectation: Expectation, result: dict[str, Any], frame: pd.DataFrame) -> str:
+def _rule(expectation: Expectation, result: dict[str, Any], batch: Batch) -> str:
     """The broken rule in words."""
     kwargs = expectation.kwargs
     match expectation.type.removeprefix("expect_column_values_to_"):
@@ -376,7 +349,7 @@ def _rule(expectation: Expectation, result: dict[str, Any], frame: pd.DataFrame)
         case "not_be_in_set":
             return f"among the forbidden {{{', '.join(map(_number, kwargs['value_set']))}}}"
         case "be_between":
-            return _broken_bound(kwargs, result["unexpected_count"], frame)
+            return _broken_bound(kwargs, result["unexpected_count"], batch)
         case "not_be_null":
             return "missing"
         case "be_unique":
@@ -396,13 +369,18 @@ def _arguments(expectation: Expectation) -> str:
     return f" ({', '.join(shown)})" if shown else ""
 
 
-def _broken_bound(kwargs: dict[str, Any], unexpected: int, frame: pd.DataFrame) -> str:
+def _broken_bound(kwargs: dict[str, Any], unexpected: int, batch: Batch) -> str:
     """``above 480`` or ``below 0`` when all unexpected values lie on that side, else both bounds."""
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    column = frame[kwargs["column"]]
-    if low is None or (high is not None and int((column > high).sum()) == unexpected):
+    low, high, inside = kwargs.get("min_value"), kwargs.get("max_value"), batch.column(kwargs["column"])
+
+    def beyond(sign: str, bound: Any) -> int:
+        if not isinstance(bound, int | float) or not math.isfinite(bound):
+            return -1  # times and texts are compared by Great Expectations alone
+        return int(batch.ask([f"count(*) FILTER (WHERE {inside} {sign} ({bound!r}))"])[0])
+
+    if low is None or (high is not None and beyond(">", high) == unexpected):
         return f"above {_number(high)}"
-    if high is None or int((column < low).sum()) == unexpected:
+    if high is None or beyond("<", low) == unexpected:
         return f"below {_number(low)}"
     return f"outside {_number(low)} to {_number(high)}"
 
@@ -426,18 +404,20 @@ def _describe_table(expectation: Expectation, result: dict[str, Any]) -> str:
     return f"{expectation.subject}: expected {words}{_arguments(expectation)}; {shown}"
 
 
-def _examples(expectation: Expectation, result: dict[str, Any], frame: pd.DataFrame, secret: set[str]) -> str:
+def _examples(expectation: Expectation, result: dict[str, Any], case: _Case) -> str:
     """Up to three unexpected values with the number of rows they are on; none of identifiers."""
     column = expectation.kwargs.get("column")
-    if _is_secret(expectation, secret):
+    if _is_secret(expectation, case.secret):
         return ""
+    counts = {str(one["value"]): one["count"] for one in result.get("partial_unexpected_counts", [])}
     values: list[Any] = []
     for value in result.get("partial_unexpected_list", []):
         if value is not None and value not in values:
             values.append(value)
     shown, covered = [], 0
     for value in values[:_EXAMPLES]:
-        rows = int((frame[column] == value).sum()) if column in frame else 1
+        rows = case.batch.occurrences(column, value) if column in case.batch.columns else None
+        rows = counts.get(str(value), 1) if rows is None else rows
         covered += rows
         shown.append(_number(value) + (f" ({rows} rows)" if rows > 1 else ""))
     if shown and covered < result["unexpected_count"]:
@@ -459,14 +439,14 @@ def _number(value: object) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def _record(expectation: Expectation, outcome: dict[str, Any], secret: set[str]) -> dict[str, Any]:
+def _record(expectation: Expectation, outcome: Outcome, secret: set[str]) -> dict[str, Any]:
     """One line of expectations.json: what was expected and found, with no ids and times."""
-    result = outcome["result"]
+    result = outcome.data["result"]
     if _is_secret(expectation, secret):
         result = {key: value for key, value in result.items() if not key.startswith("partial_")}
-    error = _error_of(outcome)
-    record = expectation.to_data() | {"success": bool(outcome["success"]) and not error, "error": error}
-    cleaned: dict[str, Any] = _finite(record | {"result": result})
+    error = _error_of(outcome.data)
+    found = {"success": bool(outcome.data["success"]) and not error, "error": error, "engine": outcome.engine}
+    cleaned: dict[str, Any] = _finite(expectation.to_data() | found | {"result": result})
     return cleaned
 
 
@@ -485,42 +465,37 @@ def _finite(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _metrics(
-    frame: pd.DataFrame, context: GateContext, config: Config, outcomes: list[dict[str, Any]]
-) -> Iterator[Metric]:
-    engine = f"great_expectations {_engines()['great_expectations']}"
-    rows = len(frame)
-    yield Metric(
-        name="rows", value=rows, threshold=config.minimum_rows, direction="higher", unit="rows", n=rows
-    )
-    duplicates = int(frame.duplicated().sum())
-    yield Metric(name="duplicate_rows", value=duplicates, direction="lower", unit="rows", n=rows)
-    held = sum(bool(outcome["success"]) for outcome in outcomes)
+def _metrics(case: _Case) -> Iterator[Metric]:
+    rows, minimum = case.batch.rows, case.config.minimum_rows
+    yield Metric(name="rows", value=rows, threshold=minimum, direction="higher", unit="rows", n=rows)
+    yield Metric(name="duplicate_rows", value=case.duplicates, direction="lower", unit="rows", n=rows)
+    held = sum(bool(outcome.data["success"]) for outcome in case.outcomes)
+    used = _engines(case.outcomes)
     yield Metric(
         name="expectations_met",
-        value=held / len(outcomes),
+        value=held / len(case.outcomes),
         direction="higher",
-        n=len(outcomes),
-        engine=engine,
+        n=len(case.outcomes),
+        engine=", ".join(f"{name} {version}" for name, version in used.items()),
     )
-    for feature in context.columns.features:
-        if feature in frame:
-            nullable = feature in config.nullable_columns
+    for feature in case.context.columns.features:
+        if feature in case.batch.columns:
+            nullable = feature in case.config.nullable_columns
             yield Metric(
                 name="null_share",
-                value=_missing(frame[feature]) / rows,
-                threshold=None if nullable else config.maximum_null_share,
+                value=case.unusable(feature) / rows,
+                threshold=None if nullable else case.config.maximum_null_share,
                 direction="lower",
                 n=rows,
                 where=feature,
             )
 
 
-def _summary(findings: list[Finding], suite: Suite, frame: pd.DataFrame) -> str:
+def _summary(findings: list[Finding], suite: Suite, rows: int) -> str:
     serious = [finding for finding in findings if finding.verdict is not Verdict.PASSED]
     if not serious:
         return (
-            f"All expectations ({len(suite.expectations)}) hold on {len(frame)} rows, and columns, types and "
+            f"All expectations ({len(suite.expectations)}) hold on {rows} rows, and columns, types and "
             "missing values are as they should be."
         )
     blocking = [finding for finding in serious if not finding.verdict.allows] or serious
@@ -530,7 +505,8 @@ def _summary(findings: list[Finding], suite: Suite, frame: pd.DataFrame) -> str:
     return f"{things} wrong with the evaluation data: {named}{more}."
 
 
-def _engines() -> dict[str, str]:
+def _engines(outcomes: list[Outcome]) -> dict[str, str]:
+    """Who judged the expectations, with versions."""
     from importlib.metadata import version
 
-    return {"great_expectations": version("great_expectations"), "pandas": version("pandas")}
+    return {engine: version(engine) for engine in sorted({outcome.engine for outcome in outcomes})}

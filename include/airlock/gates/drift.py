@@ -59,7 +59,8 @@ class Config(Value):
         classifier_rows: a classifier gets at most so many rows of each data set; 0 leaves it out.
         classifier_auc: it may tell the data sets apart no better than this, by the lower end of the
             interval and by the features that have not drifted one by one.
-        report_rows: Evidently's report is drawn on at most so many rows of each data set; 0 leaves it out.
+        report_rows: in a release Evidently's report is drawn on at most so many rows of each data set; 0
+            leaves it out. Plain files get none: importing Evidently takes longer than judging them.
     """
 
     minimum_rows: Annotated[int, Field(ge=2)]
@@ -106,7 +107,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
             )
         joint = _joint(current, reference, effects, config)
         predictions = _predictions(context, current, reference)
-        if config.report_rows:
+        if config.report_rows and context.manifest is not None:
             _attach_report(context, current, reference, features, config)
     drifted = [effect.name for effect in effects if effect.moved is Moved.FAR]
     share = len(drifted) / sum(effect.judged for effect in effects)

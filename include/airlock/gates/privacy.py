@@ -175,7 +175,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
 
 def _sources(context: GateContext, stack: ExitStack) -> dict[str, Source]:
     """The evaluation data, and the training data where there is any."""
-    sources = {"evaluation": stack.enter_context(open_source(context.current_path()))}
+    sources: dict[str, Source] = {"evaluation": stack.enter_context(open_source(context.current_path()))}
     try:
         path = context.reference_path()
     except InvalidInputError:  # plain files need not come with reference data

@@ -249,6 +249,17 @@ class ParquetSource(_ArrowSource):
                 f"column {column!r} cannot be read: {error}", where=str(self.path), fix=_BAD_FILE
             ) from error
 
+    def empty(self, column: str) -> bool:
+        """Whether the files' own statistics say that no row has a value."""
+        position, self_says = list(self.columns()).index(column), []
+        for footer in self._footers:
+            for group in range(footer.num_row_groups):
+                part = footer.row_group(group).column(position)
+                self_says.append(
+                    part.statistics is not None and part.statistics.null_count == part.num_values
+                )
+        return all(self_says)
+
     def sample(self, columns: list[str], rows: int, seed: int) -> pd.DataFrame:
         """At most so many rows, drawn with a fixed seed, in their order."""
         import pandas as pd
@@ -410,7 +421,7 @@ def connect(folder: Path, *, memory_mb: int = 256, threads: int = 0) -> duckdb.D
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_source(path: Path) -> Iterator[ParquetSource]:
     """A Parquet file or folder as it is, a CSV file through DuckDB as a temporary Parquet file.
 
     DuckDB may read this one file and write its own folder; everything else, the network included, is out of

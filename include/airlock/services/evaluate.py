@@ -265,6 +265,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             protected_class_data=case.workload.risk.protected_class_data,
             privacy=case.workload.privacy,
             has_champion=manifest.champion is not None,
+            now_us=lambda: case.release.submitted_us,
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),
             reference_path=cache(lambda: verified_path(manifest.training)),

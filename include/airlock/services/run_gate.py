@@ -124,6 +124,7 @@ def _context(
             has_champion=data.has_champion,
             has_reference=data.has_reference,
             declared=Declarations.of(config),
+            now_us=SystemClock().now_us,
             artifact=artifact,
             candidate=cache(lambda: _identified(artifact())),
             scan=cache(lambda: _scan(artifact(), Path(temporary), policy)),
