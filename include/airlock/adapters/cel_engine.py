@@ -9,11 +9,12 @@ of a release as nested maps takes most of the time of a decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
+from airlock.adapters.cel_library import load_cel
 from airlock.core.cel import parse
 from airlock.core.cel_nodes import Condition
 from airlock.core.errors import ConfigurationError, InvalidInputError
@@ -27,10 +28,6 @@ MAX_ITEMS_NESTED = 1_000
 """The same where a condition has loops inside each other."""
 
 
-Foreign = Callable[[Policy, FactSet], Sequence[Reason]]
-"""Evaluates what does not stand in YAML."""
-
-
 @lru_cache(maxsize=4096)
 def _condition(text: str) -> Condition:
     return parse(text)
@@ -38,7 +35,7 @@ def _condition(text: str) -> Condition:
 
 @lru_cache(maxsize=4096)
 def _program(text: str) -> Any:  # the library ships no types
-    import cel
+    cel = load_cel()
 
     try:
         return cel.compile(text)
@@ -108,15 +105,11 @@ _compiled: PerValue[Policy, tuple[_Group, _Group]] = PerValue(_groups)
 
 
 class CelEngine:
-    """Evaluates conditions; anything but true or false is an error. Other languages are handed on."""
-
-    def __init__(self, foreign: Foreign | None = None) -> None:
-        self._foreign = foreign
+    """Evaluates conditions; anything but true or false is an error."""
 
     def begin(self, policy: Policy, facts: FactSet) -> CelSession:
         """Start with the facts of a release."""
-        foreign = None if self._foreign is None else partial(self._foreign, policy)
-        return CelSession(_compiled(policy), facts, foreign)
+        return CelSession(_compiled(policy), facts)
 
     def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
         """One condition alone, such as whether a question must be asked.
@@ -125,7 +118,7 @@ class CelEngine:
             ConfigurationError: it is not CEL, or uses what a policy may not use.
             InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
         """
-        import cel
+        cel = load_cel()
 
         parsed = _condition(condition)
         fact_set = FactSet(dict(facts))
@@ -136,14 +129,8 @@ class CelEngine:
 class CelSession:
     """The rules of one policy over the facts of one release."""
 
-    def __init__(
-        self,
-        groups: tuple[_Group, _Group],
-        facts: FactSet,
-        foreign: Callable[[FactSet], Sequence[Reason]] | None = None,
-    ) -> None:
+    def __init__(self, groups: tuple[_Group, _Group], facts: FactSet) -> None:
         self._groups = groups
-        self._foreign = foreign
         self._facts = facts
         self._contexts: list[Any] = [None, None]
 
@@ -170,17 +157,11 @@ class CelSession:
         return self._groups[int(rule.effect.tier is None)].rules[rule.id].condition.facts
 
     def foreign(self) -> Sequence[Reason]:
-        """Reasons of rules in another language.
-
-        Raises:
-            ConfigurationError: nobody here can evaluate them.
-        """
-        if self._foreign is None:
-            raise ConfigurationError("rules in Rego are not evaluated here", fix="use open_engine")
-        return self._foreign(self._facts)
+        """There are none: CEL stands in YAML."""
+        return []
 
     def _context(self, group: _Group) -> Any:
-        import cel
+        cel = load_cel()
 
         flat, variables = self._facts.flat, {}
         for name, path in group.values:

@@ -33,6 +33,7 @@ class _Commands(LazyGroup):
         "evidence": "airlock.cli.evidence:app",
         "expectations": "airlock.cli.expectations:app",
         "waiver": "airlock.cli.waiver:app",
+        "preflight": "airlock.cli.preflight:preflight",
         "interview": "airlock.cli.interview:interview",
         "policy": "airlock.cli.policy:app",
     }

@@ -10,8 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from airlock.adapters.engines import open_engine, open_rego
-from airlock.adapters.settings import load_settings
+from airlock.adapters.cel_engine import CelEngine
 from airlock.adapters.system import SystemClock
 from airlock.cli.lazy import LazyGroup
 from airlock.cli.output import Format, FormatOption, console, emit, safe
@@ -110,16 +109,15 @@ def check(
 ) -> None:
     """Check bundles: fields, facts, types, gates, roles, tests, expired and shadowed rules."""
     bundles = Bundles()
-    settings = load_settings()
+    engine = CelEngine()
     today = datetime.fromtimestamp(SystemClock().now_us() / 1_000_000, UTC).date()
     found: dict[str, list[Problem]] = {}
     for name in _named(bundles, bundle):
         found[name] = check_bundle(
             lambda name=name: bundles.files(name),  # type: ignore[misc]
-            open_engine(settings),
+            engine,
             today=today,
             people=bundles.people(),
-            rego=open_rego(settings),
         )
     red = any(problem.level == "error" for problems in found.values() for problem in problems)
     if output is Format.JSON:
@@ -171,8 +169,7 @@ def run_tests(
 def _tested(bundles: Bundles, name: str) -> dict[str, Any]:
     files = bundles.files(name)
     policy = files.policy()
-    settings = load_settings()
-    results = run_cases(policy, open_engine(settings))
+    results = run_cases(policy, CelEngine())
     covered = coverage(policy, results)
     failed = [
         {
@@ -185,16 +182,10 @@ def _tested(bundles: Bundles, name: str) -> dict[str, Any]:
         for result in results
         if result.problem
     ]
-    rego = open_rego(settings).tests(policy) if policy.rego else []
-    failed += [
-        {"rule": name, "case": "rego", "facts": {}, "problem": problem, "where": str(files.folder / file)}
-        for file, name, problem in rego
-        if problem
-    ]
     whole = sum(rule.whole for rule in covered)
     return {
-        "ok": not failed and whole == len(covered) and bool(rego) is bool(policy.rego),
-        "cases": len(results) + len(rego),
+        "ok": not failed and whole == len(covered),
+        "cases": len(results),
         "failed": failed,
         "coverage": {
             "rules": len(covered),
