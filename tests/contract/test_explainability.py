@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 from xml.parsers import expat
 
@@ -13,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from airlock.core.columns import Task
 from airlock.core.evidence import GateResult, Verdict
 from airlock.core.workload import DataSpec, ModelSpec, Workload
 from airlock.gates.base import GateContext, Scores
@@ -596,3 +598,76 @@ def test_any_name_can_be_plotted(name: str) -> None:
         texts = svg_text(files["importance.svg"])
         assert name[:39] in "".join(texts)  # as it is, not as a formula
         assert b"<script>" not in files["importance.svg"]
+
+
+def with_reasons(better: int, cases: int) -> GateContext:
+    frame = make_frame()
+    scores = make_scores(frame)
+    reasons = pd.DataFrame(
+        {"score": [0.4] * cases, "score_without": [0.6] * better + [0.3] * (cases - better)}
+    )
+    return make_context(evaluation=frame, scores=replace(scores, reasons=reasons))
+
+
+@pytest.mark.requirement("G-6")
+@pytest.mark.parametrize(
+    ("better", "cases", "found"),
+    [
+        (50, 50, None),
+        (20, 50, "reason_without_effect"),
+        (9, 10, "cannot_tell.reason_without_effect"),
+    ],
+)
+def test_a_reason_that_does_not_move_the_decision_is_a_warning(
+    better: int, cases: int, found: str | None
+) -> None:
+    result, _ = judge("explainability", with_reasons(better, cases))
+    assert metric(result, "reason_effect").value == better / cases
+    about = {one.id for one in result.findings if "reason_without_effect" in one.id}
+    assert about == ({found} if found else set())
+    assert result.verdict.allows
+
+
+@pytest.mark.requirement("G-6")
+def test_the_workload_says_which_reason_a_feature_stands_for() -> None:
+    model = make_workload().model.model_copy(update={"reasons": {"income": "means", "debt": "means"}})
+    workload = make_workload(model=model)
+    frame = make_frame()
+    scores = make_scores(frame, threshold=0.8)
+    _, files = judge("explainability", make_context(workload=workload, evaluation=frame, scores=scores))
+    reasons = [reason for case in table(files, "reason_codes.json")["cases"] for reason in case["reasons"]]
+    assert {reason["reason"] for reason in reasons} == {"means"}
+    assert {tuple(reason["features"]) for reason in reasons} == {("income", "debt")}
+
+
+@pytest.mark.requirement("G-6")
+def test_a_regression_is_explained_in_its_own_unit_and_declines_nobody() -> None:
+    frame = make_frame()
+    scores = make_scores(frame)
+    assert scores.shap is not None
+    money = scores.shap * 10_000
+    money["income"] += 0.5  # off by half a dollar
+    columns = {
+        f"{model}_{what}": money["_margin"]
+        for model in ("candidate", "champion")
+        for what in ("score", "prediction")
+    }
+    told = {"shap": {"space": "prediction", "champion_space": "prediction"}}
+    subject = make_context(
+        evaluation=frame.assign(y=money["_margin"]), scores=Scores(pd.DataFrame(columns), money, money, told)
+    )
+    subject.task = Task.REGRESSION
+    result, _ = judge("explainability", subject)
+    assert result.verdict is Verdict.PASSED
+    assert "a regression declines nobody" in finding(result, "no_adverse_outcome").message
+
+
+@pytest.mark.requirement("G-6")
+def test_an_explanation_refused_for_its_cost_says_so() -> None:
+    frame = make_frame()
+    scores = make_scores(frame)
+    told = {"shap": {"refused": "explaining 400 rows from outside would take about 900 s"}}
+    subject = make_context(evaluation=frame, scores=Scores(scores.frame, None, None, told))
+    result, _ = judge("explainability", subject)
+    assert result.verdict is Verdict.ERROR
+    assert "would take about 900 s" in result.summary

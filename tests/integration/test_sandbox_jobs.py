@@ -17,9 +17,10 @@ from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -294,6 +295,105 @@ def test_wrong_values_of_shap_are_not_believed(job: Job, monkeypatch: pytest.Mon
     report = job.run()
     assert report["shap"]["explainer"] == "permutation"
     assert report["shap"]["rejected"] == ["tree: values miss the model's output by 0.6"]
+
+
+@pytest.mark.requirement("G-3")
+@pytest.mark.parametrize("final", [LinearRegression(), RandomForestRegressor(n_estimators=5, random_state=1)])
+def test_a_regression_writes_numbers_and_their_explanation(job: Job, final: Any) -> None:
+    data = make_data(seed=2)
+    quantity = 1000 * data[FEATURES[0]].fillna(0) + 500
+    model = job.add("candidate", make_pipeline_for(final).fit(data[FEATURES], quantity))
+    job.job |= {"task": "regression", "shap_rows": 12}
+    report = job.run()
+    scores, table = job.table("scores.parquet"), job.table("shap.parquet")
+    np.testing.assert_allclose(scores["candidate_prediction"], model.predict(job.data[FEATURES]))
+    assert set(scores.columns) == {"candidate_score", "candidate_prediction"}
+    assert report["shap"]["space"] == "prediction"
+    np.testing.assert_allclose(
+        table[FEATURES].sum(axis=1) + table["_base"], scores["candidate_score"][:12], rtol=1e-6
+    )
+    job.job["task"] = "classification"
+    assert "gives no probabilities" in job.refused()
+
+
+@pytest.mark.requirement("G-3")
+@pytest.mark.parametrize(
+    "final", [LogisticRegression(max_iter=500), RandomForestClassifier(n_estimators=5, random_state=1)]
+)
+@pytest.mark.parametrize("positive", [None, "full"])
+def test_several_classes_are_scored_one_by_one_and_one_is_explained(
+    job: Job, final: Any, positive: str | None
+) -> None:
+    data = make_data(seed=2)
+    place = (data[FEATURES[0]].rank(pct=True) * 2.99).fillna(0).astype(int)
+    kinds = np.array(["none", "part", "full"])[place]
+    data.assign(kind_of=kinds).to_parquet(job.inputs / "background")
+    model = job.add("candidate", make_pipeline_for(final).fit(data[FEATURES], kinds))
+    job.job |= {"task": "multiclass", "positive": positive, "target": "kind_of", "shap_rows": 6}
+    report = job.run()
+    scores = job.table("scores.parquet")
+    explained = positive or str(pd.Series(kinds).mode()[0])
+    assert report["shap"]["explained_class"] == explained
+    for index, name in enumerate(model.classes_):
+        np.testing.assert_allclose(
+            scores[f"candidate_score:{name}"], model.predict_proba(job.data[FEATURES])[:, index]
+        )
+    assert (scores["candidate_prediction"] == model.predict(job.data[FEATURES])).all()
+    assert scores["candidate_score"].equals(scores[f"candidate_score:{explained}"].rename("candidate_score"))
+    table = job.table("shap.parquet")
+    parts = table[FEATURES].sum(axis=1) + table["_base"]
+    np.testing.assert_allclose(parts, scores["candidate_score"][:6], atol=1e-6)
+    job.job["positive"] = "nothing like it"
+    assert "without the class 'nothing like it'" in job.refused()
+
+
+@pytest.mark.requirement("G-6")
+@pytest.mark.parametrize("final", [LogisticRegression(), GradientBoostingClassifier(n_estimators=10)])
+def test_the_favourable_outcome_may_be_any_text(job: Job, final: Any) -> None:
+    data = make_data(seed=2)
+    words = np.where(data["y"] == 1, "approved", "denied")
+    model = job.add("candidate", make_pipeline_for(final).fit(data[FEATURES], words))
+    assert "it must know 0 and 1" in job.refused()
+    job.job |= {"positive": "approved", "shap_rows": 10}  # the first of the two in the model's own order
+    report = job.run()
+    probability = model.predict_proba(job.data[FEATURES])[:, 0]
+    scores, table = job.table("scores.parquet"), job.table("shap.parquet")
+    np.testing.assert_allclose(scores["candidate_score"], probability)
+    np.testing.assert_allclose(
+        table[FEATURES].sum(axis=1) + table["_base"], np.log(probability / (1 - probability))[:10], atol=1e-6
+    )
+    assert report["shap"]["additivity_error"] < 1e-6
+
+
+@pytest.mark.requirement("G-6")
+def test_a_reason_is_taken_away_and_the_case_scored_again(job: Job) -> None:
+    job.add("candidate", fit())
+    job.job["reasons"] = {
+        "map": {FEATURES[0]: "too little", FEATURES[1]: "too little"},
+        "hidden": [],
+        "cases": 9,
+        "draws": 5,
+    }
+    job.run()
+    tested, scores = job.table("reasons.parquet"), job.table("scores.parquet")
+    assert 0 < len(tested) <= 9
+    assert (scores["candidate_prediction"].to_numpy()[tested["row"]] == 0).all()
+    np.testing.assert_allclose(tested["score"], scores["candidate_score"].to_numpy()[tested["row"]])
+    assert set(tested["reason"]) <= {"too little", *FEATURES[2:]}
+    assert (tested["contribution"] < 0).all()
+    assert (tested["score_without"] > tested["score"]).mean() > 0.8
+    job.job["reasons"]["hidden"] = FEATURES[:-1]
+    job.run()
+    assert set(job.table("reasons.parquet")["reason"]) <= {FEATURES[-1]}
+
+
+@pytest.mark.requirement("G-6")
+def test_what_the_black_box_costs_is_said_beforehand(job: Job) -> None:
+    job.add("candidate", fit(GaussianNB()))
+    job.job |= {"explain_seconds": 1e-6, "shap_rows": 12}
+    report = job.run()
+    assert "explaining 12 rows from outside would take about" in report["shap"]["refused"]
+    assert not (job.output / "shap.parquet").exists()
 
 
 def test_the_same_job_gives_the_same_bytes(job: Job) -> None:

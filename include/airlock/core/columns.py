@@ -105,3 +105,8 @@ class Columns(Value):
             sensitive=workload.data.sensitive,
             identifiers=workload.data.identifiers,
         )
+
+
+def task_of(workload: Workload) -> Task:
+    """What the workload's model predicts."""
+    return Task.BINARY if workload.model.task == "classification" else Task(workload.model.task)

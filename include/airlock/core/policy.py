@@ -216,6 +216,10 @@ class SandboxRules(Value):
     ] = "process"
     shap_rows: Annotated[int, Field(gt=0)]
     background_rows: Annotated[int, Field(gt=0)]
+    explain_seconds: Annotated[
+        float | None,
+        Field(gt=0, description="estimate beyond which a model is not explained from outside, row by row"),
+    ] = None
 
 
 def _nothing(value: object) -> bool:

@@ -19,12 +19,35 @@ class ModelSpec(Value):
 
     registered_model: Annotated[str, Field(min_length=1, description="name in the MLflow registry")]
     task: Annotated[
-        Literal["classification"], Field(description="binary classification; 1 is the favourable outcome")
+        Literal["classification", "multiclass", "regression"],
+        Field(description="classification of two outcomes, of several classes, or prediction of a number"),
     ] = "classification"
-    target: Annotated[ColumnName, Field(description="column with the true outcome, 0 or 1")]
+    positive: Annotated[
+        str | int | None,
+        Field(
+            description="favourable outcome as the data writes it; of two outcomes it is 1 when left out, of "
+            "several classes none"
+        ),
+    ] = None
+    target: Annotated[ColumnName, Field(description="column with the true outcome")]
     features: Annotated[
         list[ColumnName], Field(min_length=1, description="columns the model may use, in order")
     ]
+    reasons: Annotated[
+        dict[ColumnName, Annotated[str, Field(min_length=1, max_length=200)]],
+        Field(
+            description="feature → reason a declined person is told; several features may share one. A "
+            "feature without an entry is named by the model card"
+        ),
+    ] = {}
+
+    @model_validator(mode="after")
+    def _task_and_reasons_fit(self) -> Self:
+        if self.task == "regression" and self.positive is not None:
+            raise ValueError("model.positive names an outcome, and a regression has none")
+        if unknown := sorted(set(self.reasons) - set(self.features)):
+            raise ValueError(f"model.reasons names {', '.join(unknown)}, which is no feature")
+        return self
 
 
 class DataSpec(Value):

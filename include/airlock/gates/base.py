@@ -73,12 +73,15 @@ class Scores:
             ``_base`` and ``_margin``, with the evaluation row number as index ``row``.
         champion_shap: the same for the champion on the same rows, or ``None``.
         details: what the sandbox reported: models, isolation, timings, explainer.
+        reasons: the first reason of declined cases with the score ``score`` and, the reason taken away,
+            ``score_without``; ``None`` where that was not tried.
     """
 
     frame: pd.DataFrame
     shap: pd.DataFrame | None
     champion_shap: pd.DataFrame | None
     details: dict[str, Any]
+    reasons: pd.DataFrame | None = None
 
 
 def no_advisories(_: Sequence[str]) -> AdvisoryBook:

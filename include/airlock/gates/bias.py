@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from airlock.core.canonical import canonical_json
-from airlock.core.columns import Task
+from airlock.core.columns import Task, label_text
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.judgement import judged
 from airlock.core.statistics import exceeds, percent
@@ -236,7 +236,7 @@ def _views(model: Predictions, context: GateContext) -> dict[str, tuple[Any, Any
         return {"above median": (None, (decision > np.median(decision)).astype("float64"))}
     if model.task is Task.BINARY:
         return {"": (outcome, decision)}
-    favourable = None if context.positive is None else str(context.positive)
+    favourable = None if context.positive is None else label_text(context.positive)
     chosen = [favourable] if favourable in model.classes else model.classes
     return {
         str(name): (None if outcome is None else (outcome == code) * 1.0, (decision == code) * 1.0)

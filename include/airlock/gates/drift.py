@@ -21,6 +21,7 @@ from pydantic import Field
 
 from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
+from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.statistics import exceeds, percent
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge, unusable_scores
@@ -161,8 +162,8 @@ def _bad_scores(context: GateContext, rows: int, config: Config) -> GateResult |
     """Scores of a release must be usable before anything is said about it."""
     import pandas as pd
 
-    if not context.scored or context.manifest is None:
-        return None
+    if not context.scored or context.manifest is None or context.task is not Task.BINARY:
+        return None  # what other tasks predict is checked by the gates that judge it
     batch, scores = pd.DataFrame(index=range(rows)), context.scores().frame
     return unusable_scores(batch, scores, minimum_rows=config.minimum_rows, champion=context.has_champion)
 

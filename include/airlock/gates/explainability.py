@@ -24,25 +24,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
+from airlock.core.columns import Task, label_text
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
-from airlock.core.statistics import exceeds, percent
-from airlock.gates.base import GateContext, Stage, cannot_judge, unusable_scores
-from airlock.gates.documentation import feature_meanings
+from airlock.core.judgement import judged
+from airlock.core.statistics import exceeds, percent, wilson_interval
+from airlock.gates._config import Uncertain
+from airlock.gates._predictions import Predictions, read_predictions
+from airlock.gates._reasons import printable, reason_texts
+from airlock.gates.base import GateContext, Need, Scores, Stage, cannot_judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
 STAGE = Stage.AFTER_SCORING
+NEEDS = (Need.CURRENT, Need.PREDICTIONS)
 
 BASE, MARGIN = "_base", "_margin"
 
 
-class Config(Value):
+class Config(Uncertain):
     """Limits on attribution, and how much is explained case by case."""
 
     minimum_rows: Annotated[int, Field(ge=2, description="explained rows below which nothing is judged")]
@@ -60,6 +66,13 @@ class Config(Value):
         float, Field(ge=0, lt=1, description="share below which a feature is collected for nothing")
     ]
     reason_cases: Annotated[int, Field(ge=1, le=1000, description="adverse decisions explained one by one")]
+    tested_reasons: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="adverse decisions whose first reason is taken away; 0 for none"),
+    ]
+    minimum_reason_effect: Annotated[
+        float, Field(ge=0, le=1, description="share of them that must come out better without it")
+    ]
     reasons_per_case: Annotated[
         int, Field(ge=1, le=10, description="reasons for each; Regulation B's commentary says up to four")
     ]
@@ -108,57 +121,64 @@ class _Comparison:
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Judge the explanations of the candidate, alone and against the champion's."""
     scores, has_champion = context.scores(), context.has_champion
-    problem = unusable_scores(
-        context.evaluation(), scores.frame, minimum_rows=config.minimum_rows, champion=has_champion
-    )
-    if problem:
-        return problem
+    predictions = read_predictions(context, minimum_rows=config.minimum_rows, outcomes=False)
+    if isinstance(predictions, GateResult):
+        return predictions
     try:
-        candidate = _explain(scores.shap, scores.frame, "candidate", config)
+        candidate = _explain(scores.shap, scores, "candidate", config)
     except InvalidInputError as error:
         return cannot_judge("not_explained", error.what, fix=error.fix)
     models = {"candidate": candidate}
     comparison, findings = None, _attribution_findings(candidate, context, config)
     if has_champion:
         try:
-            champion = _explain(scores.champion_shap, scores.frame, "champion", config)
+            champion = _explain(scores.champion_shap, scores, "champion", config)
             comparison = _compare(candidate, champion, config.top_k)
             models["champion"] = champion
         except InvalidInputError as error:
             findings.append(_champion_finding(error.what))
     findings += _comparison_findings(comparison, config) if comparison else []
-    reasons = _reason_codes(candidate, scores.frame, context, config)
-    findings += _reason_findings(reasons)
+    adverse = _adverse(predictions[0], context)
+    reasons = _reason_codes(candidate, adverse, context, config) if adverse is not None else None
+    tested = _reason_metric(scores, config)
+    findings += _reason_findings(reasons, context) + _test_findings(tested, config)
     explainer = scores.details.get("shap", {})
     context.attach("explanation.json", canonical_json(_table(models, comparison) | {"explainer": explainer}))
-    context.attach("reason_codes.json", canonical_json(reasons))
+    context.attach("reason_codes.json", canonical_json(reasons or {"adverse_decisions": 0, "cases": []}))
     context.attach("importance.svg", _plot(models, context.title))
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=_summary(candidate, comparison, findings),
         findings=findings,
-        metrics=_metrics(candidate, comparison, config),
+        metrics=[*_metrics(candidate, comparison, config), *([tested] if tested else [])],
         engines=_engines(),
         details={"explainer": explainer, "top": candidate.top(config.top_k)},
     )
 
 
-def _explain(shap: pd.DataFrame | None, frame: pd.DataFrame, model: str, config: Config) -> _Explanation:
+def _explain(shap: pd.DataFrame | None, scores: Scores, model: str, config: Config) -> _Explanation:
     """Sum up a model's SHAP values.
 
     Raises:
         InvalidInputError: they cannot be believed.
     """
+    told = scores.details.get("shap") or {}
+    prefix = "" if model == "candidate" else "champion_"
     if shap is None:
-        raise InvalidInputError(f"there are no SHAP values of the {model}", fix=_FIX)
-    if fault := next(_faults(shap, frame[f"{model}_score"], config), ""):
+        refused = told.get(f"{prefix}refused")
+        why = f": {refused}" if refused else ""
+        raise InvalidInputError(f"there are no SHAP values of the {model}{why}", fix=_FIX)
+    if f"{model}_score" not in scores.frame:
+        raise InvalidInputError(f"there are no scores of the {model} that its SHAP values explain", fix=_FIX)
+    unit = _unit(shap, told.get(f"{prefix}space", ""))
+    if fault := next(_faults(shap, scores.frame[f"{model}_score"], config, unit), ""):
         raise InvalidInputError(f"SHAP values of the {model} {fault}", fix=_FIX)
     parts = shap.drop(columns=[BASE, MARGIN]).astype("float64").sort_index()
     importance = parts.abs().mean().sort_index().sort_values(ascending=False, kind="stable")
     total = float(importance.sum())
     if not 0 < total < math.inf:
         raise InvalidInputError(f"SHAP values of the {model} sum up to {total}, not to a weight", fix=_FIX)
-    return _Explanation(parts, importance, importance / total, _additivity_error(shap))
+    return _Explanation(parts, importance, importance / total, _additivity_error(shap) / unit)
 
 
 _FIX = (
@@ -167,7 +187,17 @@ _FIX = (
 )
 
 
-def _faults(shap: pd.DataFrame, score: pd.Series[float], config: Config) -> Iterator[str]:
+def _unit(shap: pd.DataFrame, space: str) -> float:
+    """What errors are measured in: 1, or for predicted quantities their standard deviation if above 1."""
+    import numpy as np
+
+    if space != "prediction" or MARGIN not in shap or shap[MARGIN].dtype.kind not in "iuf":
+        return 1.0
+    spread = float(np.std(shap[MARGIN].to_numpy("float64")))
+    return spread if spread > 1 and math.isfinite(spread) else 1.0
+
+
+def _faults(shap: pd.DataFrame, score: pd.Series[float], config: Config, unit: float) -> Iterator[str]:
     """What is wrong with SHAP values; only the first fault may be asked for, later checks rely on it."""
     import numpy as np
 
@@ -185,12 +215,12 @@ def _faults(shap: pd.DataFrame, score: pd.Series[float], config: Config) -> Iter
     numbers = shap.select_dtypes("number")
     if numbers.shape != shap.shape or not np.isfinite(numbers.to_numpy("float64")).all():
         yield "are missing or no numbers in some places"
-    error = _additivity_error(shap)
+    error = _additivity_error(shap) / unit
     if exceeds(error, config.additivity_tolerance):
         yield f"do not add up to its output: off by {error:.3g}, {config.additivity_tolerance:g} is allowed"
     order = np.argsort(shap[MARGIN].to_numpy("float64"), kind="stable")
     ranked = score.to_numpy("float64")[shap.index.to_numpy()][order]
-    if exceeds(float((np.maximum.accumulate(ranked) - ranked).max()), config.additivity_tolerance):
+    if exceeds(float((np.maximum.accumulate(ranked) - ranked).max()) / unit, config.additivity_tolerance):
         yield "explain something else than its score: the two rank cases differently"
 
 
@@ -291,31 +321,42 @@ def _comparison_findings(comparison: _Comparison, config: Config) -> list[Findin
     return [_finding("explanation_changed", Verdict.WARNED, text, fix)]
 
 
+def _adverse(model: Predictions, context: GateContext) -> npt.NDArray[np.bool_] | None:
+    """Rows that are declined; ``None`` where no outcome is adverse: a number, or no favourable class."""
+    import numpy as np
+
+    if model.task is Task.BINARY:
+        return np.asarray(model.decision == 0)
+    favourable = None if context.positive is None else label_text(context.positive)
+    if model.task is Task.REGRESSION or favourable not in model.classes:
+        return None
+    return np.asarray(model.decision != model.classes.index(str(favourable)))
+
+
 def _reason_codes(
-    candidate: _Explanation, frame: pd.DataFrame, context: GateContext, config: Config
+    candidate: _Explanation, adverse: npt.NDArray[np.bool_], context: GateContext, config: Config
 ) -> dict[str, Any]:
     """Why cases were declined, for some of them, spread from the clearest to the closest call.
 
-    A reason is what the model card says about a feature; features it says the same about are one reason and
-    their contributions are summed. Protected and identifying columns are never reasons. Values of features
-    are left out: the table holds no personal data.
+    A reason is what the workload declares for a feature, or what the model card says about it; features with
+    the same words are one reason and their contributions are summed. Protected and identifying columns are
+    never reasons. Values of features are left out: the table holds no personal data.
     """
     import pandas as pd
 
     hidden = {*context.columns.sensitive, *context.columns.identifiers}
     names = [str(name) for name in candidate.parts.columns if name not in hidden]
-    meanings = feature_meanings(context.documentation(), names)
+    declared = context.workload.model.reasons if context.workload is not None else {}
     features: dict[str, list[str]] = {}
-    for name in names:
-        features.setdefault(_printable(meanings.get(name) or name, 200), []).append(name)
-    decisions = frame["candidate_prediction"].to_numpy()
-    declined = candidate.parts[decisions[candidate.parts.index] == 0]
+    for name, text in reason_texts(names, declared, context.documentation()).items():
+        features.setdefault(text, []).append(name)
+    declined = candidate.parts[adverse[candidate.parts.index]]
     order = declined.sum(axis=1).sort_values(kind="stable").index
     reasons = pd.DataFrame(
         {text: declined[group].sum(axis=1) for text, group in features.items()}, index=declined.index
     )
     return {
-        "adverse_decisions": int((decisions == 0).sum()),
+        "adverse_decisions": int(adverse.sum()),
         "explained": len(reasons),
         "without_reason": int((reasons >= 0).all(axis=1).sum()),
         "cases": [
@@ -339,7 +380,14 @@ def _strongest(row: pd.Series[float], features: dict[str, list[str]], count: int
     ]
 
 
-def _reason_findings(reasons: dict[str, Any]) -> list[Finding]:
+def _reason_findings(reasons: dict[str, Any] | None, context: GateContext) -> list[Finding]:
+    if reasons is None:
+        text = "no reasons for adverse decisions: " + (
+            "a regression declines nobody"
+            if context.task is Task.REGRESSION
+            else "no class is named as the favourable one"
+        )
+        return [_finding("no_adverse_outcome", Verdict.PASSED, text, "")]
     total, explained, silent = (reasons[key] for key in ("adverse_decisions", "explained", "without_reason"))
     if total and not explained:
         text = f"none of the {total} adverse decisions is among the explained rows"
@@ -350,6 +398,40 @@ def _reason_findings(reasons: dict[str, Any]) -> list[Finding]:
         fix = "look at the decision threshold: it declines cases that are better than the average"
         return [_finding("no_reason", Verdict.WARNED, text, fix)]
     return []
+
+
+def _reason_metric(scores: Scores, config: Config) -> Metric | None:
+    """Share of tested cases that come out better when their first reason is taken away."""
+    tested = scores.reasons
+    if tested is None or tested.empty or not {"score", "score_without"} <= set(tested.columns):
+        return None
+    better = int((tested["score_without"].astype("float64") > tested["score"].astype("float64")).sum())
+    return Metric(
+        name="reason_effect",
+        value=better / len(tested),
+        threshold=config.minimum_reason_effect,
+        direction="higher",
+        interval=wilson_interval(better, len(tested), config.confidence),
+        confidence=config.confidence,
+        n=len(tested),
+        method="first reason replaced by typical values, scored again; Wilson",
+    )
+
+
+def _test_findings(tested: Metric | None, config: Config) -> list[Finding]:
+    if tested is None:
+        return []
+    return judged(
+        tested,
+        config.judge,
+        finding_id="reason_without_effect",
+        failed=f"only {percent(tested.value or 0.0)} of {tested.n} declined cases come out better when their "
+        f"first reason is taken away, {percent(config.minimum_reason_effect)} is asked for",
+        fix="features that stand for one another share their attribution: give them one reason under "
+        "model.reasons of the workload, or train on one of them",
+        label="the effect of the first reason",
+        verdict=Verdict.WARNED,
+    )
 
 
 def _table(models: dict[str, _Explanation], comparison: _Comparison | None) -> dict[str, Any]:
@@ -378,7 +460,7 @@ def _plot(models: dict[str, _Explanation], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     shares = _largest_shares(models)
-    names = [_printable(str(name), 40) for name in shares.index]
+    names = [printable(str(name), 40) for name in shares.index]
     height = 0.8 / len(models)
     with style.context("default"), mpl.rc_context(_SVG), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the viewer has its own fonts
@@ -393,7 +475,7 @@ def _plot(models: dict[str, _Explanation], title: str) -> bytes:
         axes.set_yticks(range(len(names)), names, parse_math=False)
         axes.invert_yaxis()
         axes.set_xlabel("share of the model's attribution, mean |SHAP|, %")
-        axes.set_title(f"What moves the score: {_printable(title, 60)}", loc="left", parse_math=False)
+        axes.set_title(f"What moves the score: {printable(title, 60)}", loc="left", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower right", frameon=False)
         target = io.BytesIO()
@@ -473,9 +555,3 @@ def _engines() -> dict[str, str]:
 
 def _finding(finding_id: str, verdict: Verdict, message: str, fix: str, where: str = "") -> Finding:
     return Finding(id=finding_id, verdict=verdict, message=message, fix=fix, where=where)
-
-
-def _printable(text: str, limit: int) -> str:
-    """Text that is safe in XML and JSON and fits: control characters replaced, cut with an ellipsis."""
-    clean = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "\u2026"

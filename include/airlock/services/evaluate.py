@@ -16,7 +16,7 @@ from airlock.adapters.evidence import hash_file
 from airlock.core.advisory import AdvisoryBook
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json, storable
-from airlock.core.columns import Columns
+from airlock.core.columns import Columns, Label, label_text, task_of
 from airlock.core.declarations import Declarations
 from airlock.core.errors import (
     AirlockError,
@@ -34,6 +34,7 @@ from airlock.gates.base import GateContext, Scores, no_advisories
 from airlock.ports import Clock, SandboxRequest
 from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
+from airlock.services.gate_files import coded
 from airlock.services.releases import Case, open_case, read_evidence
 
 if TYPE_CHECKING:
@@ -269,8 +270,10 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),
             reference_path=cache(lambda: verified_path(manifest.training)),
-            evaluation=cache(lambda: read_frame(manifest.evaluation)),
-            training=cache(lambda: read_frame(manifest.training)),
+            evaluation=cache(lambda: _labelled(case, read_frame(manifest.evaluation))),
+            training=cache(lambda: _labelled(case, read_frame(manifest.training))),
+            task=task_of(case.workload),
+            positive=_positive(case),
             scores=cache(lambda: _read_scores(deployment, case)),
             artifact=artifact,
             suite=lambda: parse_json(evidence.get(manifest.suite_digest)),
@@ -280,6 +283,19 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             advisories=advisories_of(deployment.settings.advisories, deployment.clock),
             store=evidence.put,
         )
+
+
+def _positive(case: Case) -> Label | None:
+    model = case.workload.model
+    return 1 if model.positive is None and model.task == "classification" else model.positive
+
+
+def _labelled(case: Case, frame: pd.DataFrame) -> pd.DataFrame:
+    """Data as gates read it: of two outcomes, 1 is the favourable one whatever the data calls it."""
+    model = case.workload.model
+    if model.task != "classification" or model.positive is None or model.target not in frame:
+        return frame
+    return frame.assign(**{model.target: coded(frame[model.target], label_text(model.positive))})
 
 
 def _read_scores(deployment: Deployment, case: Case) -> Scores:
@@ -298,4 +314,10 @@ def _read_scores(deployment: Deployment, case: Case) -> Scores:
     scores = frame("scores.parquet")
     if scores is None:
         raise IntegrityError("the score evidence holds no scores", where=case.release.release_id)
-    return Scores(scores, frame("shap.parquet"), frame("champion_shap.parquet"), record.result.details)
+    return Scores(
+        scores,
+        frame("shap.parquet"),
+        frame("champion_shap.parquet"),
+        record.result.details,
+        frame("reasons.parquet"),
+    )

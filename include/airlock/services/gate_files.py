@@ -300,11 +300,11 @@ class PlainData:
         positive, columns, champion = self.positive, self._config.columns, self._config.champion
         names = [columns.label, columns.prediction, champion.prediction if champion else None]
         there = [name for name in names if name is not None and name in frame]
-        coded = {name: _coded(frame[name], label_text(positive)) for name in there}
+        coded = {name: coded(frame[name], label_text(positive)) for name in there}
         return frame.assign(**coded) if coded else frame
 
 
-def _coded(column: pd.Series[Any], positive: str) -> pd.Series[Any]:
+def coded(column: pd.Series[Any], positive: str) -> pd.Series[Any]:
     """1 where the column says ``positive``, 0 elsewhere, NaN where it says nothing."""
     import numpy as np
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
@@ -14,7 +14,9 @@ from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
 from airlock.gates import load_gate
+from airlock.gates._reasons import reason_texts
 from airlock.gates.base import Stage
+from airlock.ports import SandboxResult
 from airlock.services.deployment import Deployment
 from airlock.services.evaluate import (
     error_result,
@@ -28,13 +30,23 @@ from airlock.services.model_files import read_mlmodel
 from airlock.services.releases import Case, open_case, read_evidence
 from airlock.services.waivers import waived
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SEED = 20260101
 """Seed of background samples; part of the evidence, so that a re-run gives the same values."""
 
 SECURITY_ROLE = "security"
 """Role that looks at what was quarantined."""
 
-_FILES = ("scores.parquet", "shap.parquet", "champion_shap.parquet", "report.json")
+_FILES = {
+    "candidate": ("shap.parquet", "reasons.parquet", "report.json"),
+    "champion": ("champion_shap.parquet",),
+}
+"""What is kept of each model's output, beside the scores."""
+
+_REASON_DRAWS = 20
+"""Typical rows whose values take the place of a reason that is taken away."""
 
 
 def score(deployment: Deployment, release_id: str) -> Evidence:
@@ -77,56 +89,99 @@ def _refuse_unchecked(deployment: Deployment, case: Case) -> None:
 
 def _score(deployment: Deployment, case: Case) -> GateResult:
     manifest = case.manifest
-    rules = case.policy.sandbox
     with tempfile.TemporaryDirectory(prefix="airlock-score-") as name:
         folder = Path(name)
-        output = folder / "output"
-        output.mkdir()
         rows = len(read_frame(manifest.evaluation))
-        inputs = {"evaluation": manifest.evaluation.path, "background": manifest.training.path}
-        models: dict[str, Any] = {"champion": None}
-        for role, artifact in (("candidate", manifest.candidate), ("champion", manifest.champion)):
-            if artifact is not None:
-                inputs[role] = str(materialise(deployment, artifact, folder / role))
-                models[role] = _model_job(case, role, artifact, folder / role)
-        job = {
-            "kind": "score",
-            **models,
-            "evaluation": "evaluation",
-            "background": "background",
-            "features": case.workload.model.features,
-            "task": case.workload.model.task,
-            "shap_rows": rules.shap_rows,
-            "background_rows": rules.background_rows,
-            "seed": SEED,
-        }
-        ran = deployment.sandbox.run(sandbox_request(case, job, inputs), output)
-        report = parse_json((output / "report.json").read_bytes())
-        _check_features(case, report["models"]["candidate"]["features"])
-        _check_scores(output / "scores.parquet", rows, champion=manifest.champion is not None)
-        files = {
-            file: deployment.evidence.put_file(output / file) for file in _FILES if (output / file).is_file()
-        }
-    findings = [refused_attempts(ran.attempts)] if ran.attempts else []
+        # Each model runs in a process of its own: neither can look at the other, or change what it says.
+        ran = {"candidate": _run(deployment, case, "candidate", manifest.candidate, folder)}
+        if manifest.champion is not None:
+            ran["champion"] = _run(deployment, case, "champion", manifest.champion, folder)
+        reports = {role: parse_json((folder / role / "report.json").read_bytes()) for role in ran}
+        _check_features(case, reports["candidate"]["models"]["candidate"]["features"])
+        scores = _merged_scores(case, {role: folder / role / "scores.parquet" for role in ran}, rows)
+        scores.to_parquet(folder / "scores.parquet", index=False)
+        files = {"scores.parquet": deployment.evidence.put_file(folder / "scores.parquet")}
+        for role in ran:
+            files |= {
+                file: deployment.evidence.put_file(folder / role / file)
+                for file in _FILES[role]
+                if (folder / role / file).is_file()
+            }
+    models = {"champion": None, **{role: report["models"][role] for role, report in reports.items()}}
+    attempts = [
+        f"{text} ({role})" if role == "champion" else text for role in ran for text in ran[role].attempts
+    ]
+    findings = [refused_attempts(attempts)] if attempts else []
+    weakest = min(ran.values(), key=lambda one: len(one.isolation))
+    shap: dict[str, Any] = {"champion_additivity_error": None}
+    for report in reports.values():
+        shap |= {key: value for key, value in report["shap"].items() if value is not None or key not in shap}
     return GateResult(
         verdict=passed_or_worst(findings),
         summary=findings[0].message
         if findings
-        else f"{rows} rows scored in the sandbox: {isolation_text(ran.isolation)}.",
+        else f"{rows} rows scored in the sandbox: {isolation_text(weakest.isolation)}.",
         findings=findings,
         files=files,
         details={
-            "models": report["models"],
-            "change": diff_models(report["models"]),
+            "models": models,
+            "change": diff_models(models),
             "rows": rows,
-            "shap": report["shap"],
-            "timings": report["timings"],
-            "isolation": ran.isolation,
-            "isolation_level": ran.level,
-            "attempts": ran.attempts,
-            "versions": report.get("versions", {}),
+            "shap": shap,
+            "timings": {
+                "champion": None,
+                **{role: report["timings"][role] for role, report in reports.items()},
+            },
+            "isolation": weakest.isolation,
+            "isolation_level": weakest.level,
+            "attempts": attempts,
+            "versions": reports["candidate"].get("versions", {}),
         },
     )
+
+
+def _run(deployment: Deployment, case: Case, role: str, artifact: ArtifactRef, folder: Path) -> SandboxResult:
+    """Score and explain one model; what it writes is in ``folder / role``."""
+    manifest, rules, model = case.manifest, case.policy.sandbox, case.workload.model
+    source = materialise(deployment, artifact, folder / f"{role}-files")
+    output = folder / role
+    output.mkdir()
+    job = {
+        "kind": "score",
+        role: _model_job(case, role, artifact, source),
+        "evaluation": "evaluation",
+        "background": "background",
+        "features": model.features,
+        "target": model.target,
+        "task": model.task,
+        "positive": model.positive,
+        "shap_rows": rules.shap_rows,
+        "background_rows": rules.background_rows,
+        "explain_seconds": rules.explain_seconds,
+        "reasons": _reason_job(deployment, case) if role == "candidate" else None,
+        "seed": SEED,
+    }
+    inputs = {
+        "evaluation": manifest.evaluation.path,
+        "background": manifest.training.path,
+        role: str(source),
+    }
+    return deployment.sandbox.run(sandbox_request(case, job, inputs), output)
+
+
+def _reason_job(deployment: Deployment, case: Case) -> dict[str, Any] | None:
+    """What the sandbox needs to test the reasons given to declined people; ``None`` when nobody asks."""
+    cases = int(case.policy.gates.get("explainability", {}).get("tested_reasons", 0))
+    if not cases:
+        return None
+    model, data = case.workload.model, case.workload.data
+    card = deployment.evidence.get(case.manifest.documentation_digest).decode("utf-8", "replace")
+    return {
+        "map": reason_texts(model.features, model.reasons, card),
+        "hidden": sorted({*data.sensitive, *data.identifiers}),
+        "cases": cases,
+        "draws": _REASON_DRAWS,
+    }
 
 
 def refused_attempts(attempts: list[str]) -> Finding:
@@ -182,25 +237,46 @@ def _check_features(case: Case, used: list[str]) -> None:
         )
 
 
-def _check_scores(path: Path, rows: int, *, champion: bool) -> None:
-    """What comes out of the sandbox is untrusted: its shape is checked before anything reads it."""
+def _merged_scores(case: Case, paths: dict[str, Path], rows: int) -> pd.DataFrame:
+    """Both models' scores side by side.
+
+    What comes out of the sandbox is untrusted: its shape is checked before anything reads it.
+    """
     import pandas as pd
 
-    roles = ["candidate", "champion"] if champion else ["candidate"]
-    frame = pd.read_parquet(path)
-    wanted = {f"{role}_{kind}" for role in roles for kind in ("score", "prediction")}
-    if len(frame) != rows or set(frame.columns) != wanted:
-        raise SandboxError(
-            f"the sandbox wrote {len(frame)} rows with columns {sorted(frame.columns)}, "
-            f"expected {rows} rows with {sorted(wanted)}"
-        )
-    for role in roles:
-        values, predictions = frame[f"{role}_score"], frame[f"{role}_prediction"]
-        if not values.between(0, 1).all() or not predictions.isin([0, 1]).all():
+    frames = []
+    for role, path in paths.items():
+        frame = pd.read_parquet(path)
+        names = {f"{role}_score", f"{role}_prediction"}
+        if case.workload.model.task == "multiclass":
+            names |= {name for name in frame.columns if str(name).startswith(f"{role}_score:")}
+        if len(frame) != rows or set(frame.columns) != names:
             raise SandboxError(
-                f"the {role} gives scores that are not probabilities or predictions other than 0 and 1",
-                fix="the model needs predict_proba with two columns and no missing values",
+                f"the sandbox wrote {len(frame)} rows with columns {sorted(map(str, frame.columns))}, "
+                f"expected {rows} rows with {sorted(names)}"
             )
+        _check_values(case, role, frame)
+        frames.append(frame)
+    return pd.concat(frames, axis=1)
+
+
+def _check_values(case: Case, role: str, frame: pd.DataFrame) -> None:
+    import numpy as np
+
+    task, predictions = case.workload.model.task, frame[f"{role}_prediction"]
+    scores = [frame[name] for name in frame.columns if name != f"{role}_prediction"]
+    if task == "regression":
+        usable = all(np.isfinite(column.to_numpy("float64")).all() for column in (*scores, predictions))
+    else:
+        usable = all(column.between(0, 1).all() for column in scores)
+        usable &= bool(predictions.notna().all() if task == "multiclass" else predictions.isin([0, 1]).all())
+    if not usable:
+        raise SandboxError(
+            f"the {role} gives scores that are not probabilities or predictions other than 0 and 1"
+            if task != "regression"
+            else f"the {role} gives predictions that are no numbers",
+            fix="the model needs predict_proba (a regressor: predict) with no missing values",
+        )
 
 
 def quarantine_if_unsafe(deployment: Deployment, evidence: Evidence) -> bool:

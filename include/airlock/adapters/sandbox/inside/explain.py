@@ -8,6 +8,7 @@ the values do not add up to what the model says, the whole model is explained as
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,8 +36,9 @@ class Explanation:
     Attributes:
         table: a column per feature, ``_base`` and ``_margin``; index ``row``.
         explainer: ``linear``, ``tree`` or ``permutation``.
-        space: what the values add up to: ``log-odds`` or ``probability``.
-        error: largest ``|sum + base - margin|``, with the margin taken from the model itself.
+        space: what the values add up to: ``log-odds``, ``probability`` or ``prediction``.
+        error: largest ``|sum + base - margin|``, with the margin taken from the model itself; predictions
+            in units of their standard deviation, if that is above 1.
         rejected: explainers that were tried before, and why they were given up.
     """
 
@@ -47,12 +49,22 @@ class Explanation:
     rejected: list[str] = field(default_factory=list)
 
 
+class TooSlowError(Exception):
+    """Explaining would take longer than the policy allows; the text says how long."""
+
+
 class _NotExplainedError(Exception):
     """This explainer does not fit this model; the text says why."""
 
 
-def explain(model: Model, frame: pd.DataFrame, background: pd.DataFrame, seed: int) -> Explanation:
-    """SHAP values of every row of ``frame``, by the first explainer whose values add up."""
+def explain(
+    model: Model, frame: pd.DataFrame, background: pd.DataFrame, seed: int, seconds: float | None = None
+) -> Explanation:
+    """SHAP values of every row of ``frame``, by the first explainer whose values add up.
+
+    Raises:
+        TooSlowError: only the black box fits the model, and it would take more than ``seconds``.
+    """
     frame, background = frame[model.features], background[model.features]
     rejected: list[str] = []
     with warnings.catch_warnings():
@@ -66,25 +78,55 @@ def explain(model: Model, frame: pd.DataFrame, background: pd.DataFrame, seed: i
             )
         except _NotExplainedError as error:
             rejected.append(str(error))
-        explanation = _black_box(model, frame, background.head(_BLACK_BOX_BACKGROUND), seed)
+        small = background.head(_BLACK_BOX_BACKGROUND)
+        if seconds is not None:
+            _refuse_slow(model, frame, small, seconds, rejected)
+        explanation = _black_box(model, frame, small, seed)
     explanation.rejected = rejected
     return explanation
+
+
+def _refuse_slow(
+    model: Model, frame: pd.DataFrame, background: pd.DataFrame, seconds: float, rejected: list[str]
+) -> None:
+    """Say beforehand what the black box costs: it asks the model about every row many times.
+
+    A row takes 2 · features + 1 questions, each about every background row; the model's own speed is measured
+    on one such batch.
+    """
+    import pandas as pd
+
+    questions = (2 * frame.shape[1] + 1) * len(background)
+    batch = pd.concat([frame.head(1)] * questions, ignore_index=True)
+    model.raw(batch)  # the first call also loads what it needs
+    started = time.perf_counter()
+    model.raw(batch)
+    estimate = len(frame) * (time.perf_counter() - started)
+    if estimate > seconds:
+        raise TooSlowError(
+            f"explaining {len(frame)} rows from outside would take about {estimate:.0f} s, and "
+            f"{seconds:g} s are allowed (no exact explainer: {'; '.join(rejected) or 'none fits'})"
+        )
 
 
 def _native(model: Model, frame: pd.DataFrame, background: pd.DataFrame) -> Explanation:
     """Exact values of linear models and trees, from the inside of the model."""
     steps = getattr(model.estimator, "steps", None)
     final = steps[-1][1] if steps else model.estimator
+    if model.task == "multiclass" and hasattr(model.estimator, "decision_function"):
+        raise _NotExplainedError("several classes share their probability: no score of one class adds up")
     before = model.estimator[:-1] if steps and len(steps) > 1 else None
-    make, name = _explainer(final)
+    make, name = _explainer(final, model.place)
     margin, space = _margin(model, frame)
     columns = _transform(before, frame)
     origin = [*range(columns.shape[1])] if before is None else _origins(before, frame, background, columns)
     values, base = make(columns, _transform(before, background))
+    if space == "log-odds" and model.place == 0:
+        values, base = -values, -base  # the inside of the model speaks of its second class
     return _table(model, _Parts(_by_feature(values, origin, len(model.features)), base, margin), name, space)
 
 
-def _explainer(final: Any) -> tuple[Callable[[Array, Array], tuple[Array, Array]], str]:
+def _explainer(final: Any, place: int) -> tuple[Callable[[Array, Array], tuple[Array, Array]], str]:
     module = type(final).__module__
     trees = ("sklearn.tree.", "sklearn.ensemble._forest", "sklearn.ensemble._gb")
     if (
@@ -94,7 +136,7 @@ def _explainer(final: Any) -> tuple[Callable[[Array, Array], tuple[Array, Array]
     ):
         return (lambda columns, background: _linear(final, columns, background)), "linear"
     if module.startswith((*trees, "sklearn.ensemble._hist_gradient_boosting.")):
-        return (lambda columns, _: _tree(final, columns)), "tree"
+        return (lambda columns, _: _tree(final, columns, place)), "tree"
     raise _NotExplainedError(f"no exact explainer for {type(final).__name__}")
 
 
@@ -107,7 +149,7 @@ def _linear(final: Any, columns: Array, background: Array) -> tuple[Array, Array
     return values, np.full(len(columns), float(np.ravel(explainer.expected_value)[-1]))
 
 
-def _tree(final: Any, columns: Array) -> tuple[Array, Array]:
+def _tree(final: Any, columns: Array, place: int) -> tuple[Array, Array]:
     """Path-dependent values; with a background shap compares thresholds in float32 and misses by 1.0."""
     import numpy as np
     import shap
@@ -120,18 +162,21 @@ def _tree(final: Any, columns: Array) -> tuple[Array, Array]:
             f"tree: shap cannot read the model ({type(error).__name__}: {error})"
         ) from error
     several = values.ndim == 3  # noqa: PLR2004 - rows, columns, classes
-    base = np.ravel(explainer.expected_value)[-1]
-    return values[:, :, -1] if several else values, np.full(len(columns), float(base))
+    base = np.ravel(explainer.expected_value)[place if several else -1]
+    return values[:, :, place] if several else values, np.full(len(columns), float(base))
 
 
 def _margin(model: Model, frame: pd.DataFrame) -> tuple[Array, str]:
-    """What values must add up to: the model's own log-odds, or its probability where it has none."""
+    """What values must add up to: the model's own log-odds, or its output where it has none."""
     import numpy as np
 
-    probability = model.probability(frame)
+    probability = model.output(frame)
+    if model.task == "regression":
+        return probability, "prediction"
     if not hasattr(model.estimator, "decision_function"):
         return probability, "probability"
     margin = np.asarray(model.estimator.decision_function(frame), dtype="float64")
+    margin = -margin if model.place == 0 else margin
     if margin.shape != probability.shape or not np.allclose(
         1 / (1 + np.exp(-margin)), probability, atol=1e-9
     ):
@@ -210,13 +255,14 @@ def _black_box(model: Model, frame: pd.DataFrame, background: pd.DataFrame, seed
             if name in codes:
                 column = np.asarray(codes[name][1], dtype=object)[column.astype(int)]
             columns[name] = pd.Series(column).astype(frame[name].dtype)
-        return model.probability(pd.DataFrame(columns))
+        return model.output(pd.DataFrame(columns))
 
     masker = shap.maskers.Independent(table[len(frame) :], max_samples=len(background))
     explainer = shap.PermutationExplainer(probability, masker, seed=seed)
     explained = explainer(table[: len(frame)], max_evals=2 * frame.shape[1] + 1, silent=True)
-    parts = _Parts(explained.values, np.ravel(explained.base_values), model.probability(frame))
-    return _table(model, parts, "permutation", "probability")
+    parts = _Parts(explained.values, np.ravel(explained.base_values), model.output(frame))
+    space = "prediction" if model.task == "regression" else "probability"
+    return _table(model, parts, "permutation", space)
 
 
 def _is_number(column: pd.Series[Any]) -> bool:
@@ -237,6 +283,8 @@ def _table(model: Model, parts: _Parts, explainer: str, space: str) -> Explanati
     import pandas as pd
 
     error = float(np.abs(parts.by_feature.sum(axis=1) + parts.base - parts.margin).max())
+    if space == "prediction":  # in units of the target, whatever they are
+        error /= max(1.0, float(np.std(parts.margin)))
     table = pd.DataFrame(parts.by_feature, columns=model.features)
     table["_base"], table["_margin"] = parts.base, parts.margin
     table.index.name = "row"
