@@ -65,8 +65,13 @@ def feature_of(series: pd.Series[Any], name: str) -> Feature:
     if ordered:
         levels, numbers = series.factorize(sort=True)
         return Feature(name, levels.astype("int64"), len(numbers), ordered)
-    texts = [None if gone else _text(value) for value, gone in zip(series, series.isna(), strict=True)]
-    levels, words = pd.factorize(np.array(texts, dtype=object), sort=True)
+    try:
+        codes, values = series.factorize()
+    except TypeError:  # lists and other things without a hash
+        codes, values = pd.factorize(series.map(_text, na_action="ignore"))
+    # Each distinct value once, and those that are the same text together.
+    words, places = np.unique([_text(value) for value in values], return_inverse=True)
+    levels = np.append(places, -1)[codes] if len(words) else np.full(len(series), -1)
     return Feature(name, levels.astype("int64"), len(words), ordered)
 
 
