@@ -25,17 +25,20 @@ from typing import Any
 from tests.support.private_postgres import PrivatePostgres, private_postgres
 
 from airlock.adapters.audit import Database, Log, SigningKey, SqlAuditStore
-from airlock.adapters.audit.log import Sign
+from airlock.adapters.audit.log import BATCH, Sign
 from airlock.adapters.audit.schema import TABLES
 from airlock.adapters.system import SystemClock
 from airlock.core.audit import Event, Kind
-from airlock.core.merkle import root_of
-from airlock.services.sequence import IDLE_SECONDS
+from airlock.core.merkle import Tree, root_of
+from airlock.services.sequence import STEP_SECONDS
 from airlock.services.verify import verify
 
 WRITERS = 16
 SECONDS = 8
 RATE = 2500
+MOST = 2000
+"""Appends a second that one writer is ready for."""
+
 FORK = multiprocessing.get_context("fork")
 
 
@@ -69,15 +72,21 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-def _write(url: str, writer: int, until: float, rate: float, results: Any) -> None:
+def _write(url: str, number: int, plan: tuple[float, float], start: Any, results: Any) -> None:
+    # What is appended is made, and the connection is there, before the clock starts: pgbench does the same.
     store = SqlAuditStore(url, SystemClock())
+    seconds, rate = plan
+    events = [make_event(number + place) for place in range(int(seconds * (rate or MOST)))]
+    store.append(make_event(number - 1))
     latencies = []
-    number = writer * 10_000_000
-    while (now := time.perf_counter()) < until:
-        store.append(make_event(number))
+    start.wait()
+    until = time.perf_counter() + seconds
+    for event in events:
+        if (now := time.perf_counter()) > until:
+            break
+        store.append(event)
         done = time.perf_counter()
         latencies.append(done - now)
-        number += 1
         if rate:
             time.sleep(max(0.0, 1 / rate - (done - now)))
     results.put(latencies)
@@ -85,9 +94,9 @@ def _write(url: str, writer: int, until: float, rate: float, results: Any) -> No
 
 def load(url: str, *, seconds: float, rate: float = 0) -> list[float]:
     """Latencies of appends of 16 processes, in seconds; ``rate`` is events a second of all together."""
-    results = FORK.Queue()
-    until = time.perf_counter() + seconds + 0.5
-    arguments = [(url, writer, until, rate / WRITERS, results) for writer in range(WRITERS)]
+    results, start = FORK.Queue(), FORK.Barrier(WRITERS)
+    plan = seconds, rate / WRITERS
+    arguments = [(url, writer * 10_000_000 + 1, plan, start, results) for writer in range(WRITERS)]
     writers = [FORK.Process(target=_write, args=one) for one in arguments]
     for one in writers:
         one.start()
@@ -110,15 +119,21 @@ class Integrator:
         sign = signer(SigningKey.generate("benchmark"))
         tree = log.tree()
         while not self._stop.is_set():
-            if (done := log.integrate(tree, sign)) is None:
-                time.sleep(IDLE_SECONDS)
-            else:
-                tree = done[0]
+            tree = _step(log, tree, sign)
 
     def stop(self) -> None:
         """End after the step under way."""
         self._stop.set()
         self._process.join()
+
+
+def _step(log: Log, tree: Tree, sign: Sign) -> Tree:
+    """One step at the sequencer's pace."""
+    next_at = time.monotonic() + STEP_SECONDS
+    done = log.integrate(tree, sign) if log.has_waiting() else None
+    if done is None or done[0].size - tree.size < BATCH:
+        time.sleep(max(0.0, next_at - time.monotonic()))
+    return tree if done is None else done[0]
 
 
 def signer(key: SigningKey) -> Sign:
@@ -168,12 +183,12 @@ def delays(server: PrivatePostgres) -> None:
     tree, steps = log.tree(), []
     loader = threading.Thread(target=load, args=(server.url,), kwargs={"seconds": SECONDS, "rate": RATE})
     loader.start()
-    while (done := log.integrate(tree, sign)) is not None or loader.is_alive():
-        if done is None:
-            time.sleep(IDLE_SECONDS)
-            continue
-        steps.append((tree.size, done[0].size, time.time_ns() // 1000))
-        tree = done[0]
+    while log.has_waiting() or loader.is_alive():
+        next_at = time.monotonic() + STEP_SECONDS
+        if (done := log.integrate(tree, sign)) is not None:
+            steps.append((tree.size, done[0].size, time.time_ns() // 1000))
+            tree = done[0]
+        time.sleep(max(0.0, next_at - time.monotonic()))
     loader.join()
     found = []
     for first, last, committed in steps:

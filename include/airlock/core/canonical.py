@@ -34,7 +34,8 @@ def canonical_json(value: Any) -> bytes:
             f"value has no canonical JSON form: {error}",
             fix="use strings, finite numbers below 2**53, booleans, null, lists and string-keyed objects",
         ) from error
-    if _NUL.search(data):
+    # Nearly no text has one, and looking for plain bytes takes a fiftieth of the time.
+    if b"\\u0000" in data and _NUL.search(data):
         raise InvalidInputError("text contains a NUL character", fix="remove the NUL character")
     return data
 
@@ -51,7 +52,11 @@ def _plain(value: Any) -> bool:
     if kind is int:
         return bool(-_FIRST_UNSAFE < value < _FIRST_UNSAFE)
     if kind is dict:
-        return all(type(key) is str and key.isascii() and _plain(item) for key, item in value.items())
+        # Loops, and texts passed over at once: every event goes through here, and generators are slow.
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii() or not (type(item) is str or _plain(item)):
+                return False
+        return True
     return kind is list and all(_plain(item) for item in value)
 
 

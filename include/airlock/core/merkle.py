@@ -8,6 +8,7 @@ follow from the tiles below, at level 0 from the entries themselves.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -39,11 +40,11 @@ def split(hashes: bytes) -> list[bytes]:
 
 def complete_root(row: Sequence[bytes]) -> bytes:
     """Root of a complete subtree; ``row`` has a power of two of hashes."""
-    row = list(row)
+    row, sha256 = list(row), hashlib.sha256
     while len(row) > 1:
-        # The iterator hands out pairs; written out, because every byte of the log passes through here.
+        # The iterator hands out pairs; ``hash_node`` is written out, because the whole log passes here.
         pairs = iter(row)
-        row = [hash_node(left, right) for left, right in zip(pairs, pairs, strict=True)]
+        row = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
     return row[0]
 
 

@@ -28,6 +28,9 @@ _ANYBODY_WRITES = 0o222
 _MIGRATE = "create the schema with `airlock audit migrate`"
 _SCHEMA_LOCK = 7203410
 _APPEND = b"airlock_append"
+_COMMAND_OK, _TUPLES_OK = 1, 2
+"""Of libpq's ``ExecStatusType``."""
+
 T = TypeVar("T")
 
 
@@ -36,6 +39,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        """Whether this is SQLite and not PostgreSQL."""
         arguments: dict[str, Any] = {"timeout": _BUSY_SECONDS} if self.sqlite else {"connect_timeout": 10}
         # A connection to PostgreSQL costs more than an append, so one is kept for each thread that writes.
         pool: dict[str, Any] = (
@@ -56,11 +61,6 @@ class Database:
             # Python's driver would commit each statement of a migration by itself; a real transaction
             # makes it all or nothing.
             sa.event.listen(self.engine, "begin", _begin_sqlite)
-
-    @property
-    def sqlite(self) -> bool:
-        """Whether this is SQLite and not PostgreSQL."""
-        return self.url.get_backend_name() == "sqlite"
 
     @property
     def where(self) -> str:
@@ -104,7 +104,8 @@ class Database:
 
     def _insert(self, statement: str, value: bytes) -> int | None:
         result = self._keep(statement).pgconn.exec_prepared(_APPEND, [value])
-        _require(result, "TUPLES_OK")
+        if result.status != _TUPLES_OK:
+            raise _refusal_of(result)
         return int(result.get_value(0, 0)) if result.ntuples else None
 
     def _keep(self, statement: str) -> Any:
@@ -117,7 +118,9 @@ class Database:
             connection.rollback()
             connection.autocommit = True
             try:
-                _require(connection.pgconn.prepare(_APPEND, statement.encode()), "COMMAND_OK")
+                result = connection.pgconn.prepare(_APPEND, statement.encode())
+                if result.status != _COMMAND_OK:
+                    raise _refusal_of(result)
             except self.engine.dialect.loaded_dbapi.Error:
                 connection.close()  # kept, it would never know the statement
                 raise
@@ -298,13 +301,11 @@ def _queue(path: Path) -> Iterator[None]:
         yield
 
 
-def _require(result: Any, status: str) -> None:
-    """Raise what the server said unless the result of libpq has this status."""
-    from psycopg import pq
+def _refusal_of(result: Any) -> Exception:
+    """What the server said, as the driver raises it."""
     from psycopg.errors import error_from_result
 
-    if result.status != pq.ExecStatus[status]:
-        raise error_from_result(result, encoding="utf-8")
+    return error_from_result(result, encoding="utf-8")
 
 
 def _parse(url: str) -> sa.URL:

@@ -56,7 +56,7 @@ def apply_roles(database: Database) -> None:
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO airlock_reader, airlock_owner")
         for table in _TABLES:
             connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO airlock_owner")
-        for function in ("airlock_append_only", "airlock_queue"):
+        for function in ("airlock_append_only", "airlock_fill", "airlock_queue"):
             connection.exec_driver_sql(f"ALTER FUNCTION {function}() OWNER TO airlock_owner")
         others = ", ".join(["PUBLIC", *(role for role in ROLES if role != "airlock_owner")])
         connection.exec_driver_sql(f"REVOKE ALL ON {tables} FROM {others}")

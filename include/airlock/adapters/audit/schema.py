@@ -16,32 +16,24 @@ TABLES = ("event", "pending", "leaf", "tile", "checkpoint", "anchor_receipt", "p
 _SQLITE = sa.text(
     "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name IN :tables"
 ).bindparams(sa.bindparam("tables", expanding=True))
-_COLUMNS = sa.text("""
-    SELECT a.attname, a.attgenerated, pg_get_expr(d.adbin, d.adrelid)
-    FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    WHERE a.attrelid = to_regclass('event') AND a.attnum > 0 AND NOT a.attisdropped
-""")
 _TRIGGERS = sa.text("""
-    SELECT t.tgname, t.tgenabled, p.proname, p.prosrc
-    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('event'))
+    SELECT t.tgname, t.tgenabled, p.prosrc, pg_get_triggerdef(t.oid)
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid IN (SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)
     AND NOT t.tgisinternal
 """)
-_KEY_INDEX = sa.text("""
-    SELECT i.indisunique AND i.indisvalid AND i.indisready FROM pg_index i
-    WHERE i.indexrelid = to_regclass('event_key')
+_OTHER = sa.text("""
+    SELECT relname FROM pg_class
+    WHERE oid IN (SELECT to_regclass(name) FROM unnest(CAST(:tables AS text[])) AS name)
+    AND (relhasrules OR relrowsecurity OR relhassubclass OR relkind <> 'r')
+    ORDER BY relname
 """)
-_TEXT = "((body)::jsonb ->> '{}'::text)"
-_GENERATED = {
-    **{name: _TEXT.format(name) for name in ("kind", "release_id", "workload", "version", "actor")},
-    "occurred_us": f"({_TEXT.format('occurred_us')})::bigint",
-}
-_REFUSES, _QUEUES = "the audit store is append-only", "pending VALUES (NEW.ingest_id)"
-_EXPECTED_TRIGGERS = {
-    **{f"{table}_no_change": _REFUSES for table in TABLES},
-    **{f"{table}_no_truncate": _REFUSES for table in TABLES},
-    "event_queue": _QUEUES,
-}
+_KEY_INDEX = sa.text("""
+    SELECT i.indisunique AND i.indisvalid AND i.indisready
+    AND pg_get_indexdef(i.indexrelid) LIKE '% (key_hash)'
+    FROM pg_index i WHERE i.indexrelid = to_regclass('event_key')
+""")
+_SCHEMA = sa.text("SELECT quote_ident(current_schema())")
 
 
 def schema_problems(database: Database) -> list[str]:
@@ -75,24 +67,41 @@ def _sqlite_problems(database: Database) -> Iterator[str]:
 
 
 def _postgresql_problems(database: Database) -> Iterator[str]:
-    columns, triggers, index = database.read(
+    tables = {"tables": list(TABLES)}
+    triggers, other, index, schema = database.read(
         lambda connection: (
-            {row[0]: (row[1], row[2]) for row in connection.execute(_COLUMNS)},
-            {row[0]: tuple(row[1:]) for row in connection.execute(_TRIGGERS)},
+            {row[0]: tuple(row[1:]) for row in connection.execute(_TRIGGERS, tables)},
+            [row[0] for row in connection.execute(_OTHER, tables)],
             connection.scalar(_KEY_INDEX),
+            connection.scalar(_SCHEMA),
         )
     )
-    for name, expression in _GENERATED.items():
-        kind, found = columns.get(name, ("", None))
-        if kind not in ("s", b"s"):
-            yield f"column {name} of event is not computed from the event any more"
-        elif found != expression:
-            yield f"column {name} of event is computed in another way: {found}"
-    for name, says in _EXPECTED_TRIGGERS.items():
-        enabled, _, source = triggers.get(name, ("", "", ""))
+    known = _expected_triggers(schema)
+    for name, (when, expected) in known.items():
+        enabled, source, made = triggers.get(name, ("", "", ""))
         if enabled not in ("A", b"A"):
             yield f"trigger {name} is {'switched off' if name in triggers else 'missing'}"
-        elif says not in source:
+        elif source != expected or f" {when} ON " not in made or " WHEN " in made:
             yield f"trigger {name} does something else"
+    yield from (f"trigger {name} was added" for name in sorted(set(triggers) - set(known)))
+    yield from (f"table {name} has rules, row security or heirs" for name in other)
     if not index:
         yield "the index that keeps keys unique is missing or not valid"
+
+
+def _expected_triggers(schema: str) -> dict[str, tuple[str, str]]:
+    """When each trigger fires, and what its function says, as they were made."""
+    from airlock.adapters.audit.migrations.versions import v0001_log as made
+
+    return {
+        **{
+            f"{table}_no_change": (
+                "BEFORE DELETE OR UPDATE" if table in made.KEPT else "BEFORE UPDATE",
+                made.APPEND_ONLY,
+            )
+            for table in TABLES
+        },
+        **{f"{table}_no_truncate": ("BEFORE TRUNCATE", made.APPEND_ONLY) for table in TABLES},
+        "event_fill": ("BEFORE INSERT OR UPDATE", made.FILL),
+        "event_queue": ("AFTER INSERT", made.QUEUE.format(schema=schema)),
+    }
