@@ -7,10 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx
 
 from airlock.adapters.settings import Settings
 from airlock.core.errors import (
@@ -20,6 +18,9 @@ from airlock.core.errors import (
     RefusedError,
     UnavailableError,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_SECONDS = 30.0
 
@@ -39,6 +40,9 @@ class AirflowClient:
         self._password = password
         # Requests go to the one address that was configured; proxies of the environment are for others.
         # Connections are not kept: commands live shortly, and nobody would close them.
+        # Here, because every command of the command line would wait for it.
+        import httpx
+
         limits = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=self._url, timeout=TIMEOUT_SECONDS, trust_env=False, limits=limits)
 
@@ -62,6 +66,8 @@ class AirflowClient:
         return str(response.json()["access_token"])
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        import httpx
+
         try:
             return self._http.request(method, path, **kwargs)
         except httpx.HTTPError as error:
@@ -85,7 +91,7 @@ class AirflowClient:
         except (ValueError, AttributeError):
             detail = response.text[:300]
         errors = {403: RefusedError, 404: NotFoundError, 409: ConflictError, 401: RefusedError}
-        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if response.is_server_error:
             raise UnavailableError(f"Airflow failed with {response.status_code}: {detail}", where=path)
         kind = errors.get(response.status_code, InvalidInputError)
         raise kind(

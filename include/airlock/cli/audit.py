@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from airlock.cli import privacy, questions
 from airlock.cli.output import Format, FormatOption, console, emit, safe
@@ -147,6 +146,8 @@ def verify(
         anchors = open_anchors(" ".join(anchor), cache=cache, tracking_uri=settings.mlflow_uri)
     else:
         anchors = [] if store is not None else anchors_of(settings)
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("Reading the log", total=None)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from airlock.cli.output import Format, FormatOption, console, emit, safe
+from airlock.cli.store import note_access
 from airlock.proof import NOT_VERIFIED
 from airlock.services.deployment import open_deployment
-from airlock.services.evidence_pack import export_pack, verify_pack
 
 app = typer.Typer(help="Evidence packs: everything a release rests on, in one file.", no_args_is_help=True)
 
@@ -25,7 +25,11 @@ def export_command(
     output: FormatOption = Format.PRETTY,
 ) -> None:
     """Write the evidence pack of a release. It holds what people wrote: keep it as such."""
-    path = export_pack(open_deployment(), release, target or Path(f"{release}.zip"))
+    from airlock.services.evidence_pack import export_pack
+
+    deployment = open_deployment()
+    path = export_pack(deployment, release, target or Path(f"{release}.zip"))
+    note_access(deployment, "evidence export", {"release": release})
     if output is Format.JSON:
         emit({"release": release, "path": str(path), "bytes": path.stat().st_size})
         return
@@ -43,6 +47,8 @@ def verify_command(
     output: FormatOption = Format.PRETTY,
 ) -> None:
     """Verify a pack, as verify.py in it does; exit 3 if it does not verify."""
+    from airlock.services.evidence_pack import verify_pack
+
     report = verify_pack(pack, public_key)
     if output is Format.JSON:
         emit(report.to_data())

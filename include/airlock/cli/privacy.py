@@ -11,6 +11,7 @@ import typer
 
 from airlock.adapters.audit.store import Text
 from airlock.cli.output import Format, FormatOption, console, emit, safe
+from airlock.cli.store import note_access
 from airlock.core.errors import ConfigurationError, RefusedError
 from airlock.core.retention import Hold
 from airlock.services import privacy
@@ -29,7 +30,9 @@ def personal(
     output: FormatOption = Format.PRETTY,
 ) -> None:
     """Show what is kept of what people wrote: counts, releases and dates, never the texts."""
-    found = privacy.overview(open_deployment(), subject=subject)
+    deployment = open_deployment()
+    found = privacy.overview(deployment, subject=subject)
+    note_access(deployment, "audit personal", {"subject": subject})
     if output is Format.JSON:
         emit([_kept_json(kept, each=subject is not None) for kept in found])
         return

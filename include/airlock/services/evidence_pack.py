@@ -222,11 +222,12 @@ def _add_events(
     documents: dict[str, bytes], log: Log, folder: str, recorded: list[Recorded]
 ) -> list[LogEntry]:
     """Put events with their proofs into a folder, in the order of the log."""
-    found = [log.entry_of(entry.ingest_id) for entry in recorded if entry.ingest_id is not None]
+    known = [log.entry_of(entry.ingest_id) for entry in recorded if entry.ingest_id is not None]
+    found = sorted(known, key=lambda entry: entry.seq)
+    proofs = log.prove_all([entry.seq for entry in found])
     entries = []
-    for number, entry in enumerate(sorted(found, key=lambda entry: entry.seq), 1):
+    for number, (entry, inclusion) in enumerate(zip(found, proofs, strict=True), 1):
         path = f"{folder}/{number:04}"
-        inclusion = log.prove(entry.seq)
         documents[f"{path}.json"], documents[f"{path}.tlog-proof"] = entry.body, str(inclusion).encode()
         entries.append(
             _proved(

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from airlock.adapters.evidence import write_durably
@@ -93,10 +92,7 @@ class SigningKey:
                 where=str(path),
                 fix="rotate it with `airlock audit rotate-key`",
             )
-        raw = self._private.private_bytes(
-            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
-        )
-        encoded = base64.b64encode(b"\x01" + raw).decode()
+        encoded = base64.b64encode(b"\x01" + self._private.private_bytes_raw()).decode()
         text = f"{_PREFIX}+{self.public.name}+{self.public.id}+{encoded}\n"
         write_durably(path, text.encode(), mode=0o600)
         self.save_public(path)

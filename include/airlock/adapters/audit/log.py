@@ -28,9 +28,11 @@ BATCH = 8192
 
 _SEQUENCER_LOCK = 7203411
 
+# The limit stands inside, or a long queue would be looked up in the events whole, once for each step.
 _WAITING = """
-    SELECT e.ingest_id, e.body, e.kind FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
-    ORDER BY e.ingest_id LIMIT :limit
+    SELECT e.ingest_id, e.body, e.kind
+    FROM (SELECT ingest_id FROM pending ORDER BY ingest_id LIMIT :limit) p
+    JOIN event e ON e.ingest_id = p.ingest_id ORDER BY e.ingest_id
 """
 _ENTRY_BY_SEQ = """
     SELECT l.seq, l.ingest_id, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
@@ -48,10 +50,15 @@ _QUEUE_POSTGRESQL = """
     SELECT count(*), min(CAST(CAST(e.body AS jsonb) ->> 'received_us' AS bigint))
     FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
 """
-_BODIES = """
-    SELECT e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
+_BODIES = sa.text("""
+    SELECT l.seq, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
     WHERE l.seq >= :start AND l.seq < :end ORDER BY l.seq
-"""
+""")
+_ROOTS = sa.text(
+    "SELECT idx, root FROM tile WHERE level = :level AND idx >= :start AND idx < :end ORDER BY idx"
+)
+_TILE = sa.text("SELECT data FROM tile WHERE level = :level AND idx = :idx")
+_HEAD = sa.text("SELECT tree_size, root, note FROM checkpoint ORDER BY tree_size DESC LIMIT 1")
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ class Log:
 
     def root(self, size: int) -> bytes:
         """Root of the tree when the log had ``size`` entries, from the stored tiles."""
-        return self.database.read(lambda connection: root_at(_peak(connection), size))
+        return self.database.read(lambda connection: root_at(_Hashes(connection).peak, size))
 
     def prove(self, seq: int) -> InclusionProof:
         """Proof that an entry is in the log as the newest checkpoint signs it.
@@ -229,19 +236,29 @@ class Log:
         Raises:
             NotFoundError: no checkpoint covers such an entry.
         """
+        return self.prove_all([seq])[0]
 
-        def work(connection: sa.Connection) -> InclusionProof:
+    def prove_all(self, seqs: Sequence[int]) -> list[InclusionProof]:
+        """Proofs for several entries under one checkpoint; errors as ``prove``."""
+
+        def work(connection: sa.Connection) -> list[InclusionProof]:
             head = _head(connection)
-            if not 0 <= seq < head.size:
-                raise NotFoundError(f"entry {seq} is not in the log, which has {head.size} entries")
-            hashes = inclusion_proof(_peak(connection), seq, head.size)
-            return InclusionProof(seq, tuple(hashes), Checkpoint.parse(head.note), head.note)
+            for seq in seqs:
+                if not 0 <= seq < head.size:
+                    raise NotFoundError(f"entry {seq} is not in the log, which has {head.size} entries")
+            checkpoint = Checkpoint.parse(head.note) if seqs else None
+            peak = _Hashes(connection, head.size).peak
+            return [
+                InclusionProof(seq, tuple(inclusion_proof(peak, seq, head.size)), checkpoint, head.note)
+                for seq in seqs
+                if checkpoint is not None
+            ]
 
         return self.database.read(work)
 
     def prove_consistency(self, size: int, later: int) -> list[bytes]:
         """Proof that the log of ``later`` entries continues that of ``size``."""
-        return self.database.read(lambda connection: consistency_proof(_peak(connection), size, later))
+        return self.database.read(lambda connection: consistency_proof(_Hashes(connection).peak, size, later))
 
     def checkpoints(self) -> Iterator[Head]:
         """Every checkpoint, oldest first."""
@@ -299,15 +316,13 @@ class Log:
 
 
 def _head(connection: sa.Connection) -> Head:
-    row = connection.execute(
-        sa.text("SELECT tree_size, root, note FROM checkpoint ORDER BY tree_size DESC LIMIT 1")
-    ).one_or_none()
+    row = connection.execute(_HEAD).one_or_none()
     return Head(0, EMPTY_ROOT, "") if row is None else Head(row[0], bytes(row[1]), row[2])
 
 
 def _tree(connection: sa.Connection) -> Tree:
     size = _head(connection).size
-    read = _reader(connection)
+    read = _Hashes(connection, size).read
     edges, count, level = [], size, 0
     while count:
         complete = count // TILE_WIDTH
@@ -324,33 +339,31 @@ def _until_new_key(rows: Sequence[Any]) -> Sequence[Any]:
     return rows
 
 
-def _peak(connection: sa.Connection) -> Callable[[int, int, int], bytes]:
-    read = _reader(connection)
-    return lambda level, start, count: complete_root(read(level, start, count))
+class _Hashes:
+    """Hashes of complete subtrees: from tiles where they are complete, else from what is below.
 
+    Each tile is read once; a proof passes several times through the same ones.
+    """
 
-def _reader(connection: sa.Connection) -> Callable[[int, int, int], list[bytes]]:
-    """Read hashes of complete subtrees: from tiles where they are complete, else from what is below."""
+    def __init__(self, connection: sa.Connection, size: int | None = None) -> None:
+        self._connection = connection
+        self._size = _head(connection).size if size is None else size
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}
 
-    def read(level: int, start: int, count: int) -> list[bytes]:
-        tile = connection.execute(
-            sa.text("SELECT data FROM tile WHERE level = :level AND idx = :idx"),
-            {"level": level, "idx": start // TILE_WIDTH},
-        ).one_or_none()
-        if tile is not None:
-            place = start % TILE_WIDTH
-            found = split(bytes(tile[0]))[place : place + count]
-        elif level == 0:
-            span = {"start": start, "end": start + count}
-            found = [hash_leaf(row[0].encode()) for row in connection.execute(sa.text(_BODIES), span)]
-        else:
-            roots = connection.execute(
-                sa.text(
-                    "SELECT root FROM tile WHERE level = :level AND idx >= :start AND idx < :end ORDER BY idx"
-                ),
-                {"level": level - 1, "start": start, "end": start + count},
-            )
-            found = [bytes(row[0]) for row in roots]
+    def peak(self, level: int, start: int, count: int) -> bytes:
+        """Root over neighbouring subtrees; see ``core.merkle.Peak``."""
+        return complete_root(self.read(level, start, count))
+
+    def read(self, level: int, start: int, count: int) -> list[bytes]:
+        """Hashes of ``count`` subtrees of a level, all of one tile.
+
+        Raises:
+            NotFoundError: some are missing, because somebody removed what they follow from.
+        """
+        index, place = divmod(start, TILE_WIDTH)
+        if (level, index) not in self._tiles:
+            self._tiles[level, index] = self._tile(level, index)
+        found = self._tiles[level, index][place : place + count]
         if len(found) != count:
             raise NotFoundError(
                 f"the log lacks hashes of level {level} from {start} on",
@@ -358,4 +371,17 @@ def _reader(connection: sa.Connection) -> Callable[[int, int, int], list[bytes]]
             )
         return found
 
-    return read
+    def _tile(self, level: int, index: int) -> list[bytes]:
+        if index < self._size // TILE_WIDTH ** (level + 1):
+            data = self._connection.scalar(_TILE, {"level": level, "idx": index})
+            if data is not None:
+                return split(bytes(data))
+        start = index * TILE_WIDTH
+        span = {"start": start, "end": start + TILE_WIDTH}
+        if level == 0:
+            rows = [(row[0], hash_leaf(row[1].encode())) for row in self._connection.execute(_BODIES, span)]
+        else:
+            below = self._connection.execute(_ROOTS, {"level": level - 1, **span})
+            rows = [(row[0], bytes(row[1])) for row in below]
+        # What follows a gap is left out: nothing stands at its place any more.
+        return [found for place, (number, found) in enumerate(rows) if number == start + place]

@@ -139,9 +139,9 @@ def _postgresql() -> list[str]:
         f"""
         CREATE TABLE event (
             ingest_id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            occurred_us BIGINT NOT NULL,
+            occurred_us BIGINT,
             key_hash BYTEA NOT NULL,
-            {" ".join(f"{name} TEXT NOT NULL," for name in _FIELDS)}
+            {" ".join(f"{name} TEXT," for name in _FIELDS)}
             body TEXT NOT NULL CHECK (octet_length(body) <= 65536)
         )
         """,
