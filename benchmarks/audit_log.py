@@ -36,7 +36,7 @@ from airlock.services.verify import verify
 WRITERS = 16
 SECONDS = 8
 RATE = 2500
-MOST = 2000
+MOST = 1000
 """Appends a second that one writer is ready for."""
 
 FORK = multiprocessing.get_context("fork")

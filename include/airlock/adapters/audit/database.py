@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import random
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -284,21 +283,37 @@ def _is_frozen(path: Path) -> bool:
 def _queue(path: Path) -> Iterator[None]:
     """Let one writer in at a time; under SQLite's own busy timeout they starve each other.
 
+    Two locks: who holds ``.next`` is the one that follows the writer at work, so that a writer that has
+    just ended does not come before all who wait.
+
     Raises:
         TimeoutError: another writer has held the lock for too long.
     """
+    until = time.monotonic() + _BUSY_SECONDS
     with path.open("w") as lock:
-        until = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"another process has held {path} for {_BUSY_SECONDS} s") from error
-                # At random, or the same writer would come too late each time.
-                time.sleep(random.uniform(0.0005, 0.002))  # noqa: S311
+        with path.with_suffix(".next").open("w") as following:
+            _lock(following, until)
+            _lock(lock, until)
         yield
+
+
+def _lock(file: IO[str], until: float) -> None:
+    """Lock a file; the system lets those who wait in the order in which they came."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        locked = threading.Event()
+
+        def wait() -> None:
+            # Nothing interrupts this. When it is given up the file is closed, which ends the lock as well.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+                locked.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        if not locked.wait(max(0.0, until - time.monotonic())):
+            held = f"another process has held {file.name} for {_BUSY_SECONDS} s"
+            raise TimeoutError(held) from None
 
 
 def _refusal_of(result: Any) -> Exception:
