@@ -597,6 +597,20 @@ def test_a_legal_hold_keeps_what_it_is_about_until_it_is_lifted(world: World, ab
     assert is_verified(world)
 
 
+@pytest.mark.requirement("E-5")
+def test_an_untrue_record_of_an_erasure_erases_nothing_that_is_kept(world: World) -> None:
+    """Whoever may append could write one; the sequencer and the next erasure judge for themselves."""
+    release_id = world.submit(context="Why.")
+    hold(world, subject="dana")
+    (text,) = SqlAuditStore(world.deployment.log.database, world.clock).texts(subject="dana")
+    data = {"subject": "dana", "reason": "none", "commitments": [text.commitment.hex()]}
+    world.deployment.record(Kind.PERSONAL_ERASED, "forged", actor="mallory", data=data)
+    assert reapply_erasures(world.deployment) == 0
+    with pytest.raises(RefusedError, match="legal hold"):
+        erase_all(world)
+    assert world.release(release_id).context == "Why."
+
+
 def test_a_hold_on_something_else_keeps_nothing(world: World) -> None:
     world.submit(context="Why.")
     other = world.submit("3", run="run-2", user="omar", context="Why.")

@@ -132,14 +132,16 @@ def _plan(deployment: Deployment, request: _Request) -> tuple[Erasure, dict[byte
     texts = _texts_of(deployment, request.subject, request.release_id)
     there = [text for text in texts if text.present]
     recorded = _recorded_erasures(deployment)
-    standings = _judge(deployment, [text for text in there if text.commitment not in recorded])
+    # All are judged: that an erasure is recorded does not mean that it was allowed.
+    standings = _judge(deployment, there)
     found = Erasure(
         subject=request.subject,
-        erased=[text for text in there if text.commitment in recorded]
-        + [standing.text for standing in standings if not standing.why],
+        erased=[standing.text for standing in standings if not standing.why],
         kept=[standing for standing in standings if standing.why],
     )
-    decided = {text.commitment: recorded[text.commitment] for text in there if text.commitment in recorded}
+    decided = {
+        text.commitment: recorded[text.commitment] for text in found.erased if text.commitment in recorded
+    }
     return found, decided
 
 
@@ -176,17 +178,35 @@ def _record(deployment: Deployment, request: _Request, commitments: list[str]) -
 def reapply_erasures(deployment: Deployment) -> int:
     """Delete again what a restored backup has brought back, and return how many texts that were.
 
-    Every erasure in the log counts, also of other deployments that share it. Costs next to
-    nothing when there is nothing to do.
+    An erasure counts when it stands in the signed log, also one of another deployment that shares it. Whoever
+    may append could write an untrue one, so that what a legal hold or a retention regime keeps stays, with a
+    warning. Costs next to nothing when there is nothing to do.
 
     Raises:
         UnavailableError: the database does not answer.
     """
     store = _store(deployment)
-    back = [row.commitment for row in store.personal(_recorded_erasures(deployment))]
-    if back:
-        store.erase(back)
-    return len(back)
+    recorded = _recorded_erasures(deployment)
+    there = {row.commitment for row in store.personal(recorded)}
+    if not there:
+        return 0
+    numbers = {commitment: recorded[commitment].ingest_id for commitment in there}
+    in_log = deployment.log.seqs([number for number in numbers.values() if number is not None])
+    back = [text for text in store.texts() if text.commitment in there]
+    standings = _judge(deployment, [text for text in back if numbers[text.commitment] in in_log])
+    for standing in standings:
+        if standing.why:
+            event = recorded[standing.text.commitment].event
+            logger.error(
+                "event %s says that a text of %s was erased, but %s keeps it: find out who wrote that event",
+                event.key,
+                standing.text.subject,
+                standing.why,
+            )
+    allowed = [standing.text.commitment for standing in standings if not standing.why]
+    if allowed:
+        store.erase(allowed)
+    return len(allowed)
 
 
 def overview(deployment: Deployment, *, subject: str | None = None) -> list[Kept]:

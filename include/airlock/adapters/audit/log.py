@@ -203,8 +203,8 @@ class Log:
     def bodies(self, start: int, count: int) -> list[bytes]:
         """Bodies of the entries from ``start`` on, at most ``count``, in the order of the log."""
         values = {"start": start, "end": start + count}
-        rows = self.database.read(lambda connection: connection.execute(sa.text(_BODIES), values).all())
-        return [row[0].encode() for row in rows]
+        rows = self.database.read(lambda connection: connection.execute(_BODIES, values).all())
+        return [row[1].encode() for row in rows]
 
     def _entry(self, question: str, value: int, what: str) -> Entry:
         row = self.database.read(
