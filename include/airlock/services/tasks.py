@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import storable
-from airlock.core.errors import UnavailableError
 from airlock.core.task import TaskRef
 from airlock.services.deployment import Deployment
 
@@ -49,14 +48,14 @@ def record_outcome(
     actor: str = "system",
     ended: str = "",
 ) -> bool:
-    """Record the outcome of a try; returns whether it was new.
+    """Record the outcome of a try; returns whether this report is the record of it.
+
+    Several sources report the same outcome, and the first one stands.
 
     A try that ends twice (success, then marked failed by hand) has two outcomes, both recorded.
     ``ended`` is when it ended as Airflow says, for outcomes that are recorded later than they happened.
     """
     key = f"task/{task.key}/outcome/{state}"
-    if _stands(deployment, key):
-        return False
     data = {
         **_place(task),
         "state": state,
@@ -73,17 +72,7 @@ def record_outcome(
         version=task.version,
         data=data,
     )
-    # When another source records the same outcome in the same moment, the first record stays the only one.
     return recorded.event.data == data
-
-
-def _stands(deployment: Deployment, key: str) -> bool:
-    try:
-        return deployment.find(key) is not None
-    except UnavailableError:
-        # Then it cannot be asked, and what is recorded now waits on this machine until it is back. Should
-        # the same outcome stand by then, the first record of it stays the only one.
-        return False
 
 
 def known_outcomes(deployment: Deployment, release_id: str) -> Outcomes:
