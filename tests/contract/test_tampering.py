@@ -199,6 +199,26 @@ def test_an_untouched_log_holds(scene: Scene) -> None:
     assert later.waiting == 1
 
 
+@pytest.mark.requirement("E-2")
+def test_a_time_far_from_its_checkpoint_is_noticed(backend: Backend, tmp_path: Path) -> None:
+    deployment = deployment_on(backend, tmp_path / "world")
+    key = SigningKey.load(deployment.settings.signing_key)
+    now = 1_767_225_600
+    tree = deployment.log.tree()
+    for batch, claimed in enumerate([now, now + 1, now - 301, now + 200]):
+        for number in range(2):
+            event = make_event(f"{batch}/{number}", occurred_us=claimed * 1_000_000)
+            deployment.audit.append(event)
+        done = deployment.log.integrate(tree, lambda size, root: key.sign_checkpoint(size, root, seconds=now))
+        assert done is not None
+        tree = done[0]
+    found = verify(deployment.log.database, key.public, [], processes=1)
+    assert found.suspects == []
+    (notice,) = [text for text in found.notices if "claim a time" in text]
+    assert notice.startswith("2 events claim a time over 5 minutes")
+    assert "the first is entry 4" in notice
+
+
 def test_an_empty_log_holds_and_nothing_is_claimed_about_it(backend: Backend, tmp_path: Path) -> None:
     deployment = deployment_on(backend, tmp_path / "world")
     pinned = read_public_key(public_path(deployment.settings.signing_key))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -133,7 +133,7 @@ def _plan(deployment: Deployment, request: _Request) -> tuple[Erasure, dict[byte
     there = [text for text in texts if text.present]
     recorded = _recorded_erasures(deployment)
     # All are judged: that an erasure is recorded does not mean that it was allowed.
-    standings = _judge(deployment, there)
+    standings = _judge(deployment, there, recorded)
     found = Erasure(
         subject=request.subject,
         erased=[standing.text for standing in standings if not standing.why],
@@ -193,7 +193,7 @@ def reapply_erasures(deployment: Deployment) -> int:
     numbers = {commitment: recorded[commitment].ingest_id for commitment in there}
     in_log = deployment.log.seqs([number for number in numbers.values() if number is not None])
     back = [text for text in store.texts() if text.commitment in there]
-    standings = _judge(deployment, [text for text in back if numbers[text.commitment] in in_log])
+    standings = _judge(deployment, [text for text in back if numbers[text.commitment] in in_log], recorded)
     for standing in standings:
         if standing.why:
             event = recorded[standing.text.commitment].event
@@ -441,12 +441,23 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> NotFoundError:
     )
 
 
-def _judge(deployment: Deployment, texts: list[Text]) -> list[Standing]:
-    """What keeps each text now, if anything does."""
-    standing = [hold for hold in holds(deployment) if hold.stands] if texts else []
+def _judge(
+    deployment: Deployment, texts: list[Text], recorded: Mapping[bytes, Recorded] | None = None
+) -> list[Standing]:
+    """What keeps each text now, if anything does; a hold that came after a ``recorded`` erasure does not."""
+    standing = [(hold, placed) for hold, placed in _holds(deployment) if hold.stands] if texts else []
     rules = _Rules(deployment)
     now_us = deployment.clock.now_us()
-    return [_judge_one(text, standing, rules, now_us) for text in texts]
+    found = []
+    for text in texts:
+        erased = (recorded or {}).get(text.commitment)
+        before = [hold for hold, placed in standing if erased is None or _is_earlier(placed, erased)]
+        found.append(_judge_one(text, before, rules, now_us))
+    return found
+
+
+def _is_earlier(one: Recorded, other: Recorded) -> bool:
+    return one.ingest_id is not None and (other.ingest_id is None or one.ingest_id < other.ingest_id)
 
 
 def _judge_one(text: Text, standing: list[Hold], rules: _Rules, now_us: int) -> Standing:

@@ -8,6 +8,7 @@ the log append-only, and what people wrote against the commitments in the events
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from airlock.adapters.audit.database import Database
 from airlock.adapters.audit.log import Head, Log
 from airlock.adapters.audit.personal import Sealed, Vault
-from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Suspect, scan
+from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Span, Suspect, scan
 from airlock.adapters.audit.schema import schema_problems
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
@@ -47,8 +48,14 @@ SCHEMA = "the protection of the tables was changed"
 PERSONAL = "what people wrote was changed or removed"
 RESTARTED = "the log was begun anew after its end was lost"
 
+_CLOCK_US = 300_000_000
+"""How far clocks of different machines may be apart; as in evidence packs."""
+
 _CHUNK = 32 * RANGE
 _NOTES = 2000
+
+Signed = tuple[int, int]
+"""Size of a checkpoint, and when it was signed, in seconds since 1970."""
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in entries."""
@@ -125,9 +132,9 @@ def verify(
     found.size, found.root = head.size, head.root.hex()
     workers = processes or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        tree = _scan(pool, database, head.size, found, strict=strict, progress=progress)
+        tree, spans = _scan(pool, database, head.size, found, strict=strict, progress=progress)
         keys = _Keys(pinned, log, found, restarts_accepted=accept_restarts)
-        good = _check_checkpoints(pool, log, tree, keys, found)
+        good, signed = _check_checkpoints(pool, log, tree, keys, found)
     if head.size and not (good and head.size > keys.signs_after):
         found.suspects.append(Suspect(KEY, None, "no checkpoint of this log is signed with the pinned key"))
     receipts = log.receipts()
@@ -136,6 +143,7 @@ def verify(
         _Anchored(name, tree, keys, found).check(history, receipts.get(name, 0))
     if not anchors:
         found.notices.append("no anchor was read: a log that was cut or rebuilt with its key looks true")
+    _check_clocks(database, spans, signed, found)
     _check_outside(database, found)
     found.suspects += [Suspect(SCHEMA, None, problem) for problem in schema_problems(database)]
     found.suspects += _personal_problems(database, vault)
@@ -171,7 +179,7 @@ def _scan(
     *,
     strict: bool,
     progress: Progress | None,
-) -> _Tree:
+) -> tuple[_Tree, list[Span]]:
     url = database.url.render_as_string(hide_password=False)
     starts = range(0, size, _CHUNK)
     futures = [pool.submit(scan, url, start, min(start + _CHUNK, size), strict=strict) for start in starts]
@@ -184,7 +192,8 @@ def _scan(
         found.suspects += part.suspects
     hashes = b"".join(part.hashes for part in scans)
     roots = [root for part in scans for root in part.roots]
-    return _Tree(hashes, _upper_levels(database, roots, found))
+    spans = [span for part in scans for span in part.spans]
+    return _Tree(hashes, _upper_levels(database, roots, found)), spans
 
 
 def _upper_levels(database: Database, roots: list[bytes], found: Verification) -> list[list[bytes]]:
@@ -220,6 +229,7 @@ class _Keys:
     ) -> None:
         self.restarts_accepted = restarts_accepted
         self.restarts: dict[str, int] = {}
+        self.signed: dict[int, int] = {}
         changes = []
         for seq, kind, data in _key_events(log):
             try:
@@ -257,8 +267,9 @@ class _Keys:
             return Suspect(
                 KEY, None, f"the checkpoint of {size} entries is of another log, {checkpoint.origin}"
             )
-        if checkpoint.note.signed_at(key) is None:
+        if (signed_at := checkpoint.note.signed_at(key)) is None:
             return Suspect(CHECKPOINT, None, f"the time of the checkpoint of {size} entries is not signed")
+        self.signed[size] = signed_at
         return None
 
 
@@ -274,14 +285,21 @@ def _key_events(log: Log) -> Iterator[tuple[int, str, dict[str, object]]]:
         yield seq, kind, data if isinstance(data, dict) else {}
 
 
-def _check_notes(keys: _Keys, heads: list[Head]) -> list[Suspect]:
-    return [suspect for head in heads if (suspect := keys.check(head.note, head.size, head.root)) is not None]
+def _check_notes(keys: _Keys, heads: list[Head]) -> tuple[list[Suspect], list[Signed]]:
+    suspects, signed = [], []
+    for head in heads:
+        suspect = keys.check(head.note, head.size, head.root)
+        if suspect is not None:
+            suspects.append(suspect)
+        else:
+            signed.append((head.size, keys.signed[head.size]))
+    return suspects, signed
 
 
 def _check_checkpoints(
     pool: ProcessPoolExecutor, log: Log, tree: _Tree, keys: _Keys, found: Verification
-) -> bool:
-    """Check each checkpoint; returns whether at least one is right."""
+) -> tuple[bool, list[Signed]]:
+    """Check each checkpoint; returns whether at least one is right, and when those were signed that are."""
     good_size = 0
     notes: list[Head] = []
     futures = []
@@ -300,10 +318,51 @@ def _check_checkpoints(
         elif not any(suspect.seq is not None for suspect in found.suspects):
             text = f"the entries {good_size} to {head.size - 1} are not those that were signed"
             found.suspects.append(Suspect(REBUILT, good_size, text))
-    for suspects in [_check_notes(keys, notes), *(future.result() for future in futures)]:
+    signed: list[Signed] = []
+    for suspects, times in [*(future.result() for future in futures), _check_notes(keys, notes)]:
         found.suspects += suspects
+        signed += times
     found.origin = key_for(keys.periods, found.size).name
-    return good_size > 0
+    return good_size > 0, signed
+
+
+def _check_clocks(database: Database, spans: list[Span], signed: list[Signed], found: Verification) -> None:
+    """Notice events that claim a time at which their checkpoint was not being made.
+
+    An event belongs between the signatures of the checkpoint before it and of its own. One that is further
+    out waited in a spool, or somebody's clock was wrong, or it was written to look older than it is.
+    """
+    sizes = [size for size, _ in signed]
+    times = [seconds * 1_000_000 for _, seconds in signed]
+    question = sa.text(
+        "SELECT l.seq, e.occurred_us FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id "
+        "WHERE l.seq >= :first AND l.seq < :last ORDER BY l.seq"
+    )
+
+    def window(first: int, last: int) -> tuple[int, int]:
+        before, own = bisect_right(sizes, first) - 1, bisect_left(sizes, last)
+        early = times[before] - _CLOCK_US if before >= 0 else 0
+        return early, times[own] + _CLOCK_US if own < len(times) else 2**63
+
+    odd = []
+    for span in spans:
+        early, late = window(span.first, span.last)
+        if early <= span.earliest and span.latest <= late and late - early <= 3 * _CLOCK_US:
+            continue
+        rows = database.read(
+            lambda connection, span=span: connection.execute(  # type: ignore[misc]
+                question, {"first": span.first, "last": span.last}
+            ).all()
+        )
+        for seq, claimed in rows:
+            early, late = window(seq, seq + 1)
+            if isinstance(claimed, int) and not early <= claimed <= late:
+                odd.append(seq)
+    if odd:
+        found.notices.append(
+            f"{len(odd)} events claim a time over {_CLOCK_US // 60_000_000} minutes before or after their "
+            f"checkpoint was made, the first is entry {odd[0]}: they waited in a spool, or a clock was wrong"
+        )
 
 
 class _Anchored:

@@ -29,33 +29,36 @@ _RECEIVED = len(',"received_us":') + 16
 """Microseconds since 1970 have 16 digits from the year 2001 to 2286."""
 
 
-def hash_at_once(cursor: Any, start: int, end: int) -> list[bytes] | None:
+def hash_at_once(cursor: Any, start: int, end: int, times: list[int]) -> list[bytes] | None:
     """Leaf hashes of the entries from ``start`` to ``end``, if each is there and says what its columns say.
 
     Args:
         cursor: of psycopg.
         start: first entry.
         end: the one after the last.
+        times: the earliest and latest claimed times are added here.
     """
     hashes: list[bytes] = []
     for first in range(start, end, _AT_ONCE):
-        found = _hash_part(cursor, first, min(first + _AT_ONCE, end))
+        found = _hash_part(cursor, first, min(first + _AT_ONCE, end), times)
         if found is None:
             return None
         hashes += found
     return hashes
 
 
-def _hash_part(cursor: Any, first: int, last: int) -> list[bytes] | None:
+def _hash_part(cursor: Any, first: int, last: int, times: list[int]) -> list[bytes] | None:
     result = cursor.execute(_ENTRIES, {"first": first, "last": last}, binary=True).pgresult
     sha256 = hashlib.sha256
     hashes: dict[int, bytes] = {}
     for row in range(result.ntuples):
         *said, array, key_hashes, body, time = (result.get_value(row, column) for column in range(9))
-        bodies = body.split(b"\n")
+        bodies, claimed = body.split(b"\n"), time.split(b"\n")
         places = _places(array, len(bodies))
-        if places is None or not _agree(said, body, bodies, time.split(b"\n"), key_hashes):
+        if places is None or not _agree(said, body, bodies, claimed, key_hashes):
             return None
+        # Of one length, so that their order is that of the numbers.
+        times += [int(min(claimed)), int(max(claimed))]
         hashes.update(zip(places, [sha256(b"\x00" + body).digest() for body in bodies], strict=True))
     if len(hashes) != last - first:
         return None
@@ -93,6 +96,8 @@ def _agree(
         or not (lines.startswith(head) and lines.endswith(tail))
         or not lines.count(b"\n" + head) == lines.count(tail + b"\n") == count - 1
     ):
+        return False
+    if min(map(len, times)) != max(map(len, times)):
         return False
     sha256 = hashlib.sha256
     rest = len(before) + _RECEIVED + len(tail)

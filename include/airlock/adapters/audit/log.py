@@ -279,14 +279,6 @@ class Log:
                 yield Head(row[0], bytes(row[1]), row[2])
             after = rows[-1][0]
 
-    def checkpoint_over(self, seq: int) -> Head | None:
-        """The first checkpoint that covers an entry."""
-        question = sa.text(
-            "SELECT tree_size, root, note FROM checkpoint WHERE tree_size > :seq ORDER BY tree_size LIMIT 1"
-        )
-        row = self.database.read(lambda connection: connection.execute(question, {"seq": seq}).one_or_none())
-        return None if row is None else Head(row[0], bytes(row[1]), row[2])
-
     def add_receipt(self, anchor: str, size: int) -> None:
         """Remember that an anchor holds a checkpoint; the same one again is free."""
 

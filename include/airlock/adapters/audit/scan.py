@@ -54,6 +54,16 @@ COLUMN = "a column says something else than its event"
 MALFORMED = "an event is not in canonical form"
 
 
+@dataclass(frozen=True)
+class Span:
+    """Earliest and latest time that entries from ``first`` to ``last`` claim, microseconds since 1970."""
+
+    first: int
+    last: int
+    earliest: int
+    latest: int
+
+
 @dataclass
 class Scan:
     """What a range of the log holds.
@@ -63,12 +73,14 @@ class Scan:
         hashes: computed leaf hashes one after another, 32 bytes each.
         roots: computed roots of the complete tiles.
         suspects: what is wrong.
+        spans: which times the events claim.
     """
 
     start: int
     hashes: bytes = b""
     roots: list[bytes] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
 
 
 def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
@@ -91,6 +103,7 @@ def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
             parts.append(part.hashes)
             found.roots += part.roots
             found.suspects += part.suspects
+            found.spans += part.spans
             if len(part.hashes) < (last - first) * HASH_SIZE:
                 break
     found.hashes = b"".join(parts)
@@ -111,9 +124,11 @@ class _Reader:
     def read(self, first: int, last: int) -> Scan:
         """Hash, compare and classify what stands at the places from ``first`` to ``last``."""
         if not (self._sqlite or self._strict):
-            hashes = hash_at_once(self._cursor, first, last)
+            times: list[int] = []
+            hashes = hash_at_once(self._cursor, first, last, times)
             if hashes is not None:
                 part = self._compared(first, hashes)
+                part.spans.append(Span(first, last, min(times), max(times)))
                 if not part.suspects:
                     return part
         return self._read_closely(first, last)
@@ -127,6 +142,9 @@ class _Reader:
         hashes = _hash_rows(rows, first, suspects, strict=self._strict)
         part = self._compared(first, hashes)
         part.suspects[:0] = suspects
+        times = [row[1 + COLUMNS.index("occurred_us")] for row in rows]
+        if times := [time for time in times if isinstance(time, int)]:
+            part.spans.append(Span(first, first + len(rows), min(times), max(times)))
         if gap is not None:
             part.suspects.append(Suspect(REMOVED, gap, f"the log has no entry {gap}"))
         return part
