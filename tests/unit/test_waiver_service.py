@@ -19,6 +19,7 @@ from airlock.services.approve import EXPIRED, GRANTED, OPEN, REJECTED, seat_requ
 from airlock.services.decide import decide
 from airlock.services.describe import approval_text
 from airlock.services.promote import promote
+from airlock.services.questions import waived
 from airlock.services.releases import open_case, read_evidence
 from airlock.services.requests import refusal_of, request_id_for
 from airlock.services.score import score
@@ -386,3 +387,29 @@ def test_a_review_that_is_killed_anywhere_is_finished_by_the_next(world: World) 
     assert len(world.events(Kind.WAIVER_ENDED)) == 1
     assert len(world.events(Kind.RELEASE_REOPENED)) == 1
     assert decide(world.deployment, world.events(Kind.RELEASE_REOPENED)[0].release_id).waivers
+
+
+# The auditor's question
+
+
+@pytest.mark.requirement("E-4", "A-8")
+def test_which_rule_was_waived_and_by_whom_is_answered_from_the_events(world: World) -> None:
+    given = granted(world)
+    refused = grant(world, ask(world, run="w2", rule="gate-privacy:personal-data"), choice="reject")
+    release_id = blocked(world)
+    answer = waived(world.deployment)
+    assert [(one.rule, one.choice) for one in answer.waivers] == [
+        ("gate-privacy:personal-data", "rejected"),
+        ("gate-privacy", "granted"),
+    ]
+    found = answer.waivers[1]
+    assert (found.waiver_id, found.asked_by, found.answered_by) == (given.waiver_id, "dana", "gita")
+    assert (found.reason, found.comment) == (REASON, "Agreed with the data office.")
+    assert [use.release_id for use in found.uses] == [release_id]
+    assert not answer.waivers[0].uses
+    assert not answer.cut
+    assert (
+        waived(world.deployment, rule="gate-privacy:personal-data").waivers[0].waiver_id == refused.waiver_id
+    )
+    assert waived(world.deployment, workload="other").waivers == ()
+    assert waived(world.deployment, until_us=found.asked_us).waivers == ()

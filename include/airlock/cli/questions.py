@@ -33,7 +33,7 @@ UntilOption = Annotated[str, typer.Option(help=f"Before: {_TIMES}. A date includ
 
 def register(app: typer.Typer) -> None:
     """Add the questions to a group of commands."""
-    for command in (query, data, approvals, production, person, policy):
+    for command in (query, data, approvals, production, person, policy, waivers):
         app.command()(command)
 
 
@@ -283,6 +283,33 @@ def policy(
     _print_cut(cut=answer.cut)
 
 
+def waivers(
+    workload: Annotated[str, typer.Argument(help="Workload; all of them if not given.")] = "",
+    *,
+    rule: Annotated[str, typer.Option(help="Only for this rule or gate, such as `gate-privacy`.")] = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
+    store: StoreOption = None,
+    output: FormatOption = Format.PRETTY,
+) -> None:
+    """Say which rule was waived, by whom, why and until when, and which releases rested on it."""
+    since_us, until_us = moment(since, "--since"), moment(until, "--until", end=True)
+    answer = _ask(
+        store, "waivers", {"workload": workload, "rule": rule, "since": since, "until": until},
+        lambda deployment: questions.waived(
+            deployment, workload=workload or None, rule=rule or None, since_us=since_us, until_us=until_us
+        ),
+    )  # fmt: skip
+    if output is Format.JSON:
+        emit(_plain(answer))
+        return
+    if not answer.waivers:
+        console.print("No waiver was asked for.")
+    for waiver in answer.waivers:
+        _print_waiver(waiver)
+    _print_cut(cut=answer.cut)
+
+
 # Words
 
 
@@ -473,3 +500,20 @@ def _print_period(period: questions.Period) -> None:
         facts = {"found by": period.release_id}
     _print_facts(facts)
     _print_notes(period.notes)
+
+
+def _print_waiver(waiver: questions.WaivedRule) -> None:
+    console.print(
+        f"[bold]{safe(waiver.rule)}[/] of {safe(waiver.workload)} {safe(waiver.versions)}: "
+        f"{safe(waiver.state)} until {_when(waiver.until_us)}  [dim]{safe(waiver.waiver_id)}[/]",
+        soft_wrap=True,
+    )
+    answered = f"{waiver.answered_by} as {waiver.role} on {_when(waiver.answered_us)}: {waiver.comment}"
+    _print_facts(
+        {
+            "asked by": f"{waiver.asked_by} on {_when(waiver.asked_us)}: {waiver.reason}",
+            waiver.choice: answered if waiver.choice else "",
+            "taken back by": waiver.revoked_by,
+            "releases": ", ".join(f"{use.release_id} ({use.outcome})" for use in waiver.uses),
+        }
+    )

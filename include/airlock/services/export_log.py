@@ -42,7 +42,8 @@ def export_log(database: Database, target: Path) -> int:
         copy.finish()
         making.replace(target)
     finally:
-        for name in (making, *making.parent.glob(f"{making.name}-*"), Path(f"{making}.lock")):
+        beside = (Path(f"{making}.{ending}") for ending in ("lock", "next"))
+        for name in (making, *making.parent.glob(f"{making.name}-*"), *beside):
             name.unlink(missing_ok=True)
     return size
 

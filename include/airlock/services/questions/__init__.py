@@ -13,6 +13,7 @@ approvals.py   who approved it, and what they saw
 champions.py   what was in production
 people.py      everything a person did
 policies.py    what was judged under a policy version
+waivers.py     which rule was waived, and by whom
 access.py      that somebody asked
 reading.py     bounded reading of events and evidence, for all of them
 """
@@ -25,8 +26,9 @@ from airlock.services.questions.events import Found, query
 from airlock.services.questions.people import Doings, Person, person
 from airlock.services.questions.policies import Judged, PolicyUse, policy_use
 from airlock.services.questions.reading import RELEASES, Adoption, Decided, GateSaid, Line
+from airlock.services.questions.waivers import Use, Waived, WaivedRule, waived
 
 __all__ = ["RELEASES", "Adoption", "Approval", "Approvals", "Data", "Decided", "Doings", "Found", "GateSaid"]
 __all__ += ["Given", "Inputs", "Judged", "Line", "Period", "Person", "PolicyUse", "Production", "Refused"]
 __all__ += ["Start", "VersionData", "approvals_of", "data_of", "person", "policy_use", "production", "query"]
-__all__ += ["record_access"]
+__all__ += ["Use", "Waived", "WaivedRule", "record_access", "waived"]
