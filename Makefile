@@ -102,6 +102,10 @@ format: venv-dev ## format the code and fix what ruff can fix
 trace: venv-dev ## write which tests prove which requirement into docs/requirements.md
 	@$(PY) scripts/trace.py
 
+.PHONY: gate-docs
+gate-docs: venv ## write the reference of all gates into docs/gates.md
+	@$(PY) scripts/gate_docs.py
+
 .PHONY: schemas
 schemas: venv ## write the JSON Schemas of config/ for editors
 	@$(PY) scripts/export_schemas.py

@@ -137,6 +137,14 @@ class ModelVersion(Value):
     tags: dict[str, str]
 
 
+class RunFacts(Value):
+    """What the registry knows about the training run of a version."""
+
+    params: dict[str, str] = {}
+    commit: str = ""
+    datasets: dict[str, str] = {}
+
+
 class Registry(Protocol):
     """The model registry. Aliases and tags carry the state (requirement R-1)."""
 
@@ -150,6 +158,9 @@ class Registry(Protocol):
 
     def champion(self, name: str) -> ModelVersion | None:
         """The version in production, or ``None`` before the first release."""
+
+    def run(self, run_id: str) -> RunFacts:
+        """Parameters, git commit and data sets (name → digest) of a run; nothing when there is none."""
 
     def download(self, name: str, version: str, target: Path) -> None:
         """Copy the files of a version into ``target``, without loading them."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from airlock.core.declarations import MonitoringPlan, ReadinessSpec, RollbackPlan, ServingSpec
 from airlock.core.evidence import GateResult, Verdict
+from airlock.core.lineage import Link
 from airlock.gates import gate_names, gate_text, load_gate
 from airlock.gates.base import GateContext, Scores, Stage
 from tests.support.gates import make_context, make_frame, make_scores, make_workload
@@ -155,6 +156,11 @@ def changed_shap(rows: int = 400, **columns: Any) -> GateContext:
     )
 
 
+LINKS = [
+    Link(kind="data", tool="artifact", name="training data", claimed="a", found="a"),
+    Link(kind="environment", tool="artifact", name="requirements.txt", found="b"),
+    Link(kind="parameters", tool="mlflow", name="run", found="c"),
+]
 READY = ReadinessSpec(
     on_call="the team",
     monitoring=MonitoringPlan(signals=["data", "performance"], every_hours=24, alerts="the team"),
@@ -302,6 +308,7 @@ CASES: dict[str, Case] = {
         unusable={"no files": scan_context},
         on_limit={"files": (lambda: scan_context(scanned()), {"maximum_files": 1})},
     ),
+    "lineage": Case(good=lambda: make_context(links=LINKS)),
     "readiness": Case(
         good=lambda: make_context(workload=make_workload(readiness=READY)),
         on_limit={

@@ -32,7 +32,7 @@ from airlock.core.evidence import SCORE, Finding, GateResult, Verdict
 from airlock.core.manifest import release_id_for
 from airlock.core.policy import Policy
 from airlock.core.release import Release
-from airlock.ports import ModelVersion, SandboxRequest, SandboxResult
+from airlock.ports import ModelVersion, RunFacts, SandboxRequest, SandboxResult
 from airlock.services.approve import answer
 from airlock.services.decide import decide
 from airlock.services.deployment import Deployment, anchors_of, immediate
@@ -360,6 +360,9 @@ class FakeRegistry:
         self._called()
         found = self.champions.get(name)
         return None if found is None else ModelVersion(name=name, version=found, run_id="", tags={})
+
+    def run(self, run_id: str) -> RunFacts:
+        return RunFacts(params={"C": "0.1"}) if run_id else RunFacts()
 
     def download(self, name: str, version: str, target: Path) -> None:
         self._called()

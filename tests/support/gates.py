@@ -17,6 +17,7 @@ import pyarrow as pa
 from airlock.core.canonical import sha256_hex
 from airlock.core.columns import Columns
 from airlock.core.declarations import Declarations
+from airlock.core.lineage import Link
 from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
 from airlock.gates.base import GateContext, Scores
@@ -145,6 +146,7 @@ def make_context(
     business_context: str = "A test.",
     artifact: Path = Path("missing"),
     scan: dict[str, Any] | None = None,
+    links: list[Link] | None = None,
 ) -> GateContext:
     """A context whose every part can be replaced."""
     workload = workload or make_workload()
@@ -161,6 +163,7 @@ def make_context(
         privacy=workload.privacy,
         has_champion=manifest.champion is not None,
         now_us=lambda: NOW_US,
+        lineage=lambda: links or [],
         candidate=lambda: manifest.candidate,
         current_path=on_disk(frame),
         reference_path=on_disk(reference),

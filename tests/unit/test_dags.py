@@ -46,8 +46,8 @@ HEAVY = [
     "matplotlib", "pyarrow", "scipy",
 ]  # fmt: skip
 BEFORE = {
-    "checks.data_quality", "checks.documentation", "checks.leakage", "checks.privacy", "checks.readiness",
-    "checks.security",
+    "checks.data_quality", "checks.documentation", "checks.leakage", "checks.lineage", "checks.privacy",
+    "checks.readiness", "checks.security",
 }  # fmt: skip
 AFTER = {"gates.bias", "gates.cost", "gates.drift", "gates.explainability", "gates.performance"}
 

@@ -40,6 +40,7 @@ from airlock.services.announce import announce, outcome_sentence, seal
 from airlock.services.approve import seat_request, standing
 from airlock.services.decide import decide
 from airlock.services.evaluate import error_result, evaluate, keep_evidence
+from airlock.services.lineage import read_links
 from airlock.services.promote import promote
 from airlock.services.releases import find_release, list_releases, open_case, read_evidence, state_of
 from airlock.services.score import quarantine_if_unsafe, refused_attempts
@@ -203,7 +204,8 @@ def test_the_manifest_names_everything_by_digest(world: World) -> None:
         assert world.deployment.evidence.get(file.sha256) == content
     assert manifest.policy_version == "1.0.0"
     assert manifest.environment["airlock"]
-    assert manifest.code == {"mlflow_run": "run-2"}
+    assert manifest.code["mlflow_run"] == "run-2"
+    assert {link.kind for link in read_links(world.deployment.evidence, manifest)} == {"data", "parameters"}
 
 
 @pytest.mark.requirement("A-7", "G-2")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from airlock.adapters.evidence import copy_tree
 from airlock.core.errors import InvalidInputError, NotFoundError, UnavailableError
-from airlock.ports import ModelVersion
+from airlock.ports import ModelVersion, RunFacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,7 @@ CHAMPION = "champion"
 TAG = "airlock."
 """Prefix of every tag Airlock writes on a model version."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 """A version as MLflow writes it; it would also read "03" as 3, and one version would have two names."""
 
@@ -75,6 +76,23 @@ class MlflowRegistry:
         with self._translated(name):
             aliases = self._client.get_registered_model(name).aliases
         return self.version(name, str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+    def run(self, run_id: str) -> RunFacts:
+        """Parameters, git commit and data sets of a run; nothing when it was deleted or never was."""
+        if not run_id:
+            return RunFacts()
+        try:
+            with self._translated(f"run {run_id}"):
+                run = self._client.get_run(run_id)
+        except NotFoundError:
+            return RunFacts()
+        inputs = run.inputs.dataset_inputs if run.inputs is not None else []
+        commit = str(run.data.tags.get("mlflow.source.git.commit", ""))
+        return RunFacts(
+            params={str(name): str(value) for name, value in sorted(run.data.params.items())},
+            commit=commit if _COMMIT.fullmatch(commit) else "",
+            datasets={str(entry.dataset.name): str(entry.dataset.digest) for entry in inputs},
+        )
 
     def download(self, name: str, version: str, target: Path) -> None:
         """Copy the files of a version into ``target``, without loading them."""

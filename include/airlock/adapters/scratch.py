@@ -12,7 +12,7 @@ from airlock.adapters.evidence import FileEvidenceStore
 from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.canonical import sha256_hex
 from airlock.core.errors import AirlockError, NotFoundError, RefusedError
-from airlock.ports import AuditStore, EvidenceStore, ModelVersion, Registry
+from airlock.ports import AuditStore, EvidenceStore, ModelVersion, Registry, RunFacts
 
 
 class ScratchAudit:
@@ -141,6 +141,10 @@ class ReadOnlyRegistry:
     def champion(self, name: str) -> ModelVersion | None:
         """The version in production."""
         return self._registry.champion(name)
+
+    def run(self, run_id: str) -> RunFacts:
+        """What is known about a training run."""
+        return self._registry.run(run_id)
 
     def download(self, name: str, version: str, target: Path) -> None:
         """The files of a version."""

@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -100,10 +100,17 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
             pip_requirements=["scikit-learn", "skops"],
             metadata={"airlock": declared},
         )
-        return register_folder(settings, model.workload, path)
+        return register_folder(settings, model.workload, path, params=_parameters(fitted))
 
 
-def register_folder(settings: Settings, name: str, folder: Path) -> str:
+def _parameters(pipeline: Any) -> dict[str, str]:
+    """The hyperparameters of the last step, as a training script would log them."""
+    return {name: str(value) for name, value in sorted(pipeline[-1].get_params().items())}
+
+
+def register_folder(
+    settings: Settings, name: str, folder: Path, params: Mapping[str, str] | None = None
+) -> str:
     """Log a folder as a model version, as any training pipeline could, and return the version."""
     from mlflow.exceptions import MlflowException
 
@@ -116,6 +123,8 @@ def register_folder(settings: Settings, name: str, folder: Path) -> str:
         experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=location)
     )
     run = client.create_run(experiment_id)
+    for key, value in (params or {}).items():
+        client.log_param(run.info.run_id, key, value)
     client.log_artifacts(run.info.run_id, str(folder), "model")
     try:
         client.create_registered_model(name)

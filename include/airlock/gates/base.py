@@ -13,6 +13,7 @@ from airlock.core.columns import Columns, Label, Task, label_text
 from airlock.core.declarations import Declarations
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
+from airlock.core.lineage import Link
 from airlock.core.manifest import ArtifactRef, Manifest
 from airlock.core.workload import PrivacySpec, Workload
 
@@ -97,6 +98,10 @@ def no_advisories(_: Sequence[str]) -> AdvisoryBook:
     )
 
 
+def _no_links() -> list[Link]:
+    return []
+
+
 @dataclass
 class GateContext:
     """Everything a gate may look at, of a release or of plain files alike.
@@ -120,6 +125,7 @@ class GateContext:
         scores: predictions of the candidate and, if ``has_champion``, of the champion.
         scored: whether there are any. A release that reaches a gate after scoring has them.
         has_reference: whether there is reference data.
+        lineage: links to what the candidate was made of, as they stood when it was frozen.
         declared: what the owner says about origin, cost, operation and training.
         artifact: a folder with the candidate's files: read them, never load or execute them.
         advisories: known vulnerabilities of packages, by their names.
@@ -148,6 +154,8 @@ class GateContext:
     candidate: Callable[[], ArtifactRef]
     now_us: Callable[[], int]
     advisories: Callable[[Sequence[str]], AdvisoryBook] = no_advisories
+
+    lineage: Callable[[], list[Link]] = _no_links
     has_champion: bool = False
     scored: bool = True
     has_reference: bool = True

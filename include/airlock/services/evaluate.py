@@ -35,6 +35,7 @@ from airlock.ports import Clock, SandboxRequest
 from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
 from airlock.services.gate_files import coded
+from airlock.services.lineage import read_links
 from airlock.services.releases import Case, open_case, read_evidence
 
 if TYPE_CHECKING:
@@ -267,6 +268,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             privacy=case.workload.privacy,
             has_champion=manifest.champion is not None,
             now_us=lambda: case.release.submitted_us,
+            lineage=cache(lambda: read_links(evidence, manifest)),
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),
             reference_path=cache(lambda: verified_path(manifest.training)),

@@ -286,6 +286,7 @@ def _text_context(workload: Workload, text: str, desk: Desk) -> GateContext:
         scan=refused,
         store=refused,
         candidate=refused,
+        now_us=refused,
         title=workload.title,
         workload=workload,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,14 +20,17 @@ from airlock.core.canonical import parse_json, sha256_hex
 from airlock.core.declarations import Declarations
 from airlock.core.errors import ConfigurationError, InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Verdict
+from airlock.core.lineage import Link
 from airlock.core.manifest import ArtifactRef, FileRef
 from airlock.core.policy import Policy
 from airlock.gates import load_gate
 from airlock.gates.base import GateContext
-from airlock.ports import SandboxRequest
+from airlock.ports import RunFacts, SandboxRequest
 from airlock.reporting.gate_report import answer_data
 from airlock.services.evaluate import advisories_of, error_result
 from airlock.services.gate_files import FileConfig, PlainData, limits_for, newest_policy, read_config
+from airlock.services.lineage import collect_links
+from airlock.services.model_files import declared
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def run_gate(
     attached: dict[str, str] = {}
     try:
         data = PlainData(config, current=current, reference=reference, predictions=predictions)
-        with _context(config, data, config_file.parent, policy) as context:
+        with _context(config, data, config_file.parent, policy, reference) as context:
             context.store = store
             result = load_gate(gate).evaluate(context, limits)
             attached = {**result.files, **context.files}
@@ -106,7 +109,7 @@ def _from_policy(taken: list[str], policy: Policy) -> Finding:
 
 @contextmanager
 def _context(
-    config: FileConfig, data: PlainData, folder: Path, policy: Policy | None
+    config: FileConfig, data: PlainData, folder: Path, policy: Policy | None, reference: Path | None
 ) -> Iterator[GateContext]:
     with tempfile.TemporaryDirectory(prefix="airlock-gate-") as temporary:
         artifact = cache(lambda: _artifact(_input(config.artifact, folder, "artifact"), Path(temporary)))
@@ -122,6 +125,7 @@ def _context(
             scores=lambda: data.scores,
             scored=data.scored,
             has_champion=data.has_champion,
+            lineage=cache(lambda: _links(config, folder, artifact, reference)),
             has_reference=data.has_reference,
             declared=Declarations.of(config),
             now_us=SystemClock().now_us,
@@ -140,6 +144,17 @@ def _context(
 
 def _advisories(config: FileConfig, folder: Path) -> Path | None:
     return folder / config.advisories if config.advisories else load_settings().advisories
+
+
+def _links(
+    config: FileConfig, folder: Path, artifact: Callable[[], Path], reference: Path | None
+) -> list[Link]:
+    """Declared links, and those inside the artifact where one is given."""
+    described, digest = None, "" if reference is None else hash_file(reference)
+    if config.artifact is not None:
+        root = artifact()
+        described = _identified(root).model_copy(update={"metadata": declared(root)})
+    return collect_links(config.lineage, folder, described, training_sha256=digest, run=RunFacts())
 
 
 def _input(name: str | None, folder: Path, key: str) -> Path:

@@ -22,6 +22,7 @@ from airlock.ports import ModelVersion
 from airlock.services import model_files
 from airlock.services.deployment import Deployment
 from airlock.services.interview import required_questions
+from airlock.services.lineage import KEY, collect_links, keep_links
 from airlock.services.policy_check import refuse_problems
 from airlock.services.publish import require_published
 from airlock.services.releases import find_release
@@ -138,20 +139,22 @@ def freeze(deployment: Deployment, release_id: str) -> str:
     champion = deployment.registry.champion(model)
     candidate = deployment.registry.version(model, release.version)
     put = deployment.evidence.put
+    artifact = snapshot(deployment, model, candidate.version)
+    training = data_ref(deployment.settings.data_root / workload.data.training)
     manifest = Manifest(
         release_id=release_id,
         workload=workload.name,
         workload_digest=put(workload.to_bytes()),
         submitter=release.submitter,
-        candidate=snapshot(deployment, model, candidate.version),
+        candidate=artifact,
         champion=None if champion is None else snapshot(deployment, model, champion.version),
-        training=data_ref(deployment.settings.data_root / workload.data.training),
+        training=training,
         evaluation=data_ref(batch_file(deployment, workload, release.batch)),
         suite_digest=put(canonical_json(deployment.config.suite(workload.data.expectations))),
         documentation_digest=put(deployment.config.documentation(workload).encode()),
         policy_version=policy.version,
         policy_digest=put(policy.to_bytes()),
-        code={"mlflow_run": candidate.run_id},
+        code=_code(deployment, workload, candidate.run_id, artifact, training),
         environment=_environment(),
         champion_training=None if champion is None else champion_training(deployment, workload, champion),
         answers=answers_of(deployment, release),
@@ -209,6 +212,18 @@ def risk_history(deployment: Deployment, workload: str, policy: Policy) -> list[
         if entry.event.deployment == deployment.settings.deployment and "risk_score" in entry.event.data
     ]
     return scores[-policy.risk.maximum_history :]
+
+
+def _code(
+    deployment: Deployment, workload: Workload, run_id: str, artifact: ArtifactRef, training: DataRef
+) -> dict[str, str]:
+    """The training run, its git commit, and the digest of all links of lineage."""
+    run = deployment.registry.run(run_id)
+    root = deployment.settings.data_root
+    links = collect_links(workload.lineage, root, artifact, training_sha256=training.sha256, run=run)
+    code = {"mlflow_run": run_id, KEY: keep_links(deployment.evidence, links)}
+    commit = run.commit or workload.lineage.commit
+    return {**code, "git_commit": commit} if commit else code
 
 
 def checked_policy(deployment: Deployment, version: str) -> Policy:
