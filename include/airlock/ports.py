@@ -173,7 +173,10 @@ class Registry(Protocol):
 
 
 class SandboxRequest(Value):
-    """A job for the sandbox: named inputs are made readable, everything else is out of reach."""
+    """A job for the sandbox: named inputs are made readable, everything else is out of reach.
+
+    ``packages`` is a folder of packages that come before those of the worker; empty for none.
+    """
 
     job: dict[str, Any]
     inputs: dict[str, str]
@@ -182,6 +185,7 @@ class SandboxRequest(Value):
     output_mb: int
     require_network_isolation: bool
     require_level: IsolationLevel = "process"
+    packages: str = ""
 
 
 class SandboxResult(Value):

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     advisories: Annotated[
         Path | None, Field(description="copy of the OSV database: folder, zip or lines")
     ] = None
+    wheels: Annotated[Path | None, Field(description="wheels for the environments of models")] = None
     mlflow_uri: Annotated[str, Field(description="MLflow tracking and registry URI")] = ""
     airflow_url: Annotated[str, Field(description="base URL of the Airflow API server")] = (
         "http://127.0.0.1:8080"
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
             .resolve(),
             "spool_dir": (self.spool_dir or home / "spool").expanduser().resolve(),
             "advisories": self.advisories.expanduser().resolve() if self.advisories else None,
+            "wheels": self.wheels.expanduser().resolve() if self.wheels else None,
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
         }
         for name, value in filled.items():

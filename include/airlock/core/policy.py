@@ -214,6 +214,10 @@ class SandboxRules(Value):
     require_level: Annotated[
         IsolationLevel, Field(description="level of isolation below which nothing is scanned or scored")
     ] = "process"
+    environment: Annotated[
+        Literal["same", "own"],
+        Field(description="packages of the worker for all, or each model with those it was made with"),
+    ] = "same"
     shap_rows: Annotated[int, Field(gt=0)]
     background_rows: Annotated[int, Field(gt=0)]
     explain_seconds: Annotated[

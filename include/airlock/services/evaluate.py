@@ -216,8 +216,10 @@ def materialise(deployment: Deployment, artifact: ArtifactRef, target: Path) -> 
     return target
 
 
-def sandbox_request(case: Case, job: dict[str, Any], inputs: dict[str, str]) -> SandboxRequest:
-    """A sandbox job with the limits of the release's policy."""
+def sandbox_request(
+    case: Case, job: dict[str, Any], inputs: dict[str, str], *, packages: Path | None = None
+) -> SandboxRequest:
+    """A sandbox job with the limits of the release's policy, in the model's own environment if it has one."""
     rules = case.policy.sandbox
     return SandboxRequest(
         job=job,
@@ -227,6 +229,7 @@ def sandbox_request(case: Case, job: dict[str, Any], inputs: dict[str, str]) -> 
         output_mb=rules.output_mb,
         require_network_isolation=rules.require_network_isolation,
         require_level=rules.require_level,
+        packages=str(packages or ""),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airlock.adapters.environments import Environments, installed
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
 from airlock.core.diff import diff_models
@@ -15,6 +16,7 @@ from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict,
 from airlock.core.manifest import ArtifactRef
 from airlock.gates import load_gate
 from airlock.gates._reasons import reason_texts
+from airlock.gates._requirements import CONDA_ONLY, read_requirements
 from airlock.gates.base import Stage
 from airlock.ports import SandboxResult
 from airlock.services.deployment import Deployment
@@ -93,9 +95,10 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
         folder = Path(name)
         rows = len(read_frame(manifest.evaluation))
         # Each model runs in a process of its own: neither can look at the other, or change what it says.
-        ran = {"candidate": _run(deployment, case, "candidate", manifest.candidate, folder)}
+        both = {"candidate": _run(deployment, case, "candidate", manifest.candidate, folder)}
         if manifest.champion is not None:
-            ran["champion"] = _run(deployment, case, "champion", manifest.champion, folder)
+            both["champion"] = _run(deployment, case, "champion", manifest.champion, folder)
+        ran = {role: result for role, (result, _) in both.items()}
         reports = {role: parse_json((folder / role / "report.json").read_bytes()) for role in ran}
         _check_features(case, reports["candidate"]["models"]["candidate"]["features"])
         scores = _merged_scores(case, {role: folder / role / "scores.parquet" for role in ran}, rows)
@@ -134,14 +137,18 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
             },
             "isolation": weakest.isolation,
             "isolation_level": weakest.level,
-            "attempts": attempts,
+            "attempts": ran["candidate"].attempts,
+            "champion_attempts": ran["champion"].attempts if "champion" in ran else [],
+            "environments": {role: environment for role, (_, environment) in both.items()},
             "versions": reports["candidate"].get("versions", {}),
         },
     )
 
 
-def _run(deployment: Deployment, case: Case, role: str, artifact: ArtifactRef, folder: Path) -> SandboxResult:
-    """Score and explain one model; what it writes is in ``folder / role``."""
+def _run(
+    deployment: Deployment, case: Case, role: str, artifact: ArtifactRef, folder: Path
+) -> tuple[SandboxResult, str]:
+    """Score and explain one model; what it writes is in ``folder / role``. Also names its environment."""
     manifest, rules, model = case.manifest, case.policy.sandbox, case.workload.model
     source = materialise(deployment, artifact, folder / f"{role}-files")
     output = folder / role
@@ -166,7 +173,31 @@ def _run(deployment: Deployment, case: Case, role: str, artifact: ArtifactRef, f
         "background": manifest.training.path,
         role: str(source),
     }
-    return deployment.sandbox.run(sandbox_request(case, job, inputs), output)
+    packages = own_packages(deployment, case, source)
+    ran = deployment.sandbox.run(sandbox_request(case, job, inputs, packages=packages), output)
+    return ran, packages.name if packages else "same"
+
+
+def own_packages(deployment: Deployment, case: Case, source: Path) -> Path | None:
+    """The model's own environment; ``None`` where the policy asks for none, or the worker has its packages.
+
+    Raises:
+        InvalidInputError: it cannot be built, or there are no wheels.
+    """
+    if case.policy.sandbox.environment == "same":
+        return None
+    needed = read_requirements(source)
+    pins = [(one.name, one.version) for one in needed if one.version and one.name not in CONDA_ONLY]
+    if all(installed(name) == wanted for name, wanted in pins):
+        return None
+    wheels = deployment.settings.wheels
+    if wheels is None:
+        raise InvalidInputError(
+            "the policy asks for the model's own environment, and there are no wheels to build it from",
+            where="sandbox.environment",
+            fix="set AIRLOCK_WHEELS to a folder of wheels, or sandbox.environment: same",
+        )
+    return Environments(wheels, deployment.settings.home / "environments").provide(pins)
 
 
 def _reason_job(deployment: Deployment, case: Case) -> dict[str, Any] | None:

@@ -123,7 +123,8 @@ class ProcessSandbox:
     def _command(self, request: SandboxRequest, base: Path) -> list[str]:
         """Write ``confine.json`` and return the command that reads it."""
         (base / "root").mkdir()
-        seen = view(readable_paths(self._runner.parent), self._hidden)
+        own = [str(Path(request.packages).resolve())] if request.packages else []
+        seen = view([*readable_paths(self._runner.parent), *own], self._hidden)
         user = own_user(seen) if {"bwrap", "unshare"} & {*self._layers} else 0
         bwrap = None
         if "bwrap" in self._layers:
@@ -139,6 +140,7 @@ class ProcessSandbox:
             "work": str(base / "work"),
             "view": seen,
             "hidden": self._hidden,
+            "packages": own,
             "site_packages": site_packages(),
             "runner": str(self._runner),
             "require_network_isolation": request.require_network_isolation,

@@ -24,6 +24,7 @@ def main() -> None:
     importlib.import_module("inside.confine").confine(config, int(sys.argv[2]))
     importlib.import_module("inside.notes").watch(config, int(sys.argv[3]))
     sys.argv = [config["runner"]]
+    sys.path[:0] = config["packages"]
     sys.path += [path for path in config["site_packages"] if path not in sys.path]
     runpy.run_path(config["runner"], run_name="__main__")
 
