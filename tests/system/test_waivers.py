@@ -54,6 +54,7 @@ def conf(rule: str, version: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(3 * SLOW)
 @pytest.mark.requirement("T-9", "A-2", "A-8")
 @pytest.mark.usefixtures("card_in_training")
 def test_personal_data_becomes_a_governed_exception(world: World) -> None:
