@@ -17,6 +17,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from airlock.core.base import Value
+from airlock.core.canary import Canary
 from airlock.core.notices import Notifications
 from airlock.core.people import People
 from airlock.core.policy import Policy
@@ -34,6 +35,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {
         "expectations.schema.json": _schema(Suite),
         "notifications.schema.json": _schema(Notifications),
+        "canary.schema.json": _schema(Canary),
         "people.schema.json": _schema(People),
         "policy.schema.json": _policy(),
         "retention.schema.json": _schema(Retention),

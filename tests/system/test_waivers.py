@@ -90,8 +90,10 @@ def test_personal_data_becomes_a_governed_exception(world: World) -> None:
     assert again.task_state("checks.privacy") == "success"
     decided = again.events(Kind.RELEASE_DECIDED)[0].data
     assert decided["waivers"] == [waiver_id]
-    for user in ("grace", "ravi"):
-        answer(world, again.release_id, user)
+    people = {"ml-platform-engineer": "petra", "governance-analyst": "grace", "risk-officer": "ravi"}
+    assert decided["seats"]
+    for role in decided["seats"]:
+        answer(world, again.release_id, people[role])
     assert again.wait(through_waiting=True, seconds=SLOW) is State.PROMOTED
     assert again.finished(SLOW) == "success"
 

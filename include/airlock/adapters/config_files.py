@@ -8,6 +8,7 @@ from typing import Any
 
 from airlock.adapters.policy_files import PolicyFiles, versions
 from airlock.adapters.yaml_files import line_of, load_model, load_yaml
+from airlock.core.canary import Canary
 from airlock.core.errors import ConfigurationError, NotFoundError
 from airlock.core.notices import Notifications
 from airlock.core.people import People
@@ -85,6 +86,15 @@ class ConfigFolder:
                 fix=f"published here: {', '.join(self.policy_versions()) or 'none yet'}",
             )
         return PolicyFiles(self._root / "policies" / version)
+
+    def canary(self) -> Canary | None:
+        """The policy that is tried beside the binding one; ``None`` where there is no such file.
+
+        Raises:
+            ConfigurationError: the file is wrong.
+        """
+        path = self._root / "canary.yaml"
+        return load_model(path, Canary) if path.is_file() else None
 
     def people(self) -> People:
         """Read people and roles."""

@@ -30,6 +30,9 @@ class _Commands(LazyGroup):
         "publish": "airlock.cli.publishing:publish",
         "approve": "airlock.cli.publishing:approve",
         "reject": "airlock.cli.publishing:reject",
+        "replay": "airlock.cli.replaying:replay",
+        "canary": "airlock.cli.replaying:canary",
+        "zombies": "airlock.cli.replaying:zombies",
     }
 
 

@@ -8,6 +8,7 @@ from airlock.core.audit import Kind
 from airlock.core.decision import Decision
 from airlock.core.decision import decide as judge
 from airlock.core.waiver import Waiver
+from airlock.services.canary import try_canary
 from airlock.services.deployment import Deployment
 from airlock.services.releases import Case, open_case, read_decision, read_evidence
 from airlock.services.waivers import in_force
@@ -37,6 +38,8 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
     case = open_case(deployment, release_id)
     earlier = read_decision(deployment, case.release)
     if earlier is not None:
+        if (event := case.release.first(Kind.RELEASE_DECIDED)) is not None:
+            try_canary(deployment, case, event)  # a kill may have come between the two
         return earlier
     waivers = in_force(deployment, case)
     decision = compute(deployment, case, waivers)
@@ -44,7 +47,7 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
         if waiver.waiver_id in decision.waivers:
             deployment.evidence.put(waiver.to_bytes())
     digest = deployment.evidence.put(decision.to_bytes())
-    deployment.record(
+    recorded = deployment.record(
         Kind.RELEASE_DECIDED,
         f"release/{release_id}/decided",
         release_id=release_id,
@@ -62,4 +65,5 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
             "expires_hours": case.policy.approval.expires_hours,
         },
     )
+    try_canary(deployment, case, recorded.event)
     return decision

@@ -32,6 +32,8 @@ def version_key(version: str) -> tuple[int, ...]:
 
 def changes(old: Policy, new: Policy) -> list[Change]:
     """Every difference between two policies but the version itself."""
+    # Both as they are stored: canonical JSON has one kind of number, so 1.0 in a file comes back as 1.
+    old, new = (Policy.from_bytes(policy.to_bytes()) for policy in (old, new))
     return [change for change in diff(old, new) if change.section != "version"]
 
 

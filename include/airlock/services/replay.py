@@ -1,0 +1,357 @@
+"""Decide past releases again under another policy, from their stored evidence alone (requirement P-4).
+
+Nothing is recorded and no gate runs: whose outcome, track or seats would change, and why.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache, lru_cache
+from typing import Any, TypeVar
+
+from pydantic_core import from_json
+
+from airlock.core.audit import Event, Kind
+from airlock.core.base import Value
+from airlock.core.decision import Decision, decide, required_gates
+from airlock.core.errors import AirlockError
+from airlock.core.evidence import Evidence, Finding, GateResult, Metric, Verdict
+from airlock.core.manifest import Manifest
+from airlock.core.policy import Policy
+from airlock.core.replay import Difference, rejudge, summary_of, why_different
+from airlock.core.waiver import Waiver
+from airlock.core.workload import Workload
+from airlock.ports import EvidenceStore, PolicyEngine
+from airlock.services.deployment import Deployment
+from airlock.services.waivers import list_waivers
+
+ALONE = 300
+"""Releases below which another process costs more than it gives."""
+
+CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Past:
+    """A decided release, as its event tells it."""
+
+    release_id: str
+    workload: str
+    version: str
+    decided_us: int
+    decision: str
+
+    @classmethod
+    def of(cls, event: Event) -> Past:
+        """From the event of its decision."""
+        return cls(
+            event.release_id, event.workload, event.version, event.occurred_us, str(event.data["decision"])
+        )
+
+
+@dataclass
+class Replay:
+    """What another policy would have decided.
+
+    Attributes:
+        total: releases looked at.
+        changed: those whose outcome, track or seats differ.
+        unsure: those where a gate would have to run again; each is also among ``changed`` if what is known
+            differs already.
+        failed: releases that could not be decided again, with the reason.
+    """
+
+    policy: Policy
+    total: int = 0
+    changed: list[Difference] = field(default_factory=list)
+    unsure: list[Difference] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def to_data(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "policy": {"version": self.policy.version, "digest": self.policy.digest},
+            "total": self.total,
+            "same": self.total - len({*(d.release_id for d in self.changed), *self.failed}),
+            "changed": [{**one.to_data(), "changed": one.changed} for one in self.changed],
+            "unsure": [{"release_id": one.release_id, "gates": one.unsure} for one in self.unsure],
+            "failed": self.failed,
+        }
+
+
+def past_releases(
+    deployment: Deployment, *, since_us: int | None = None, workload: str | None = None
+) -> list[Past]:
+    """Decided releases of this deployment, oldest first."""
+    recorded = deployment.audit.events(kinds=[Kind.RELEASE_DECIDED], since_us=since_us, workload=workload)
+    name = deployment.settings.deployment
+    return [Past.of(entry.event) for entry in recorded if entry.event.deployment == name]
+
+
+def replay(
+    deployment: Deployment,
+    policy: Policy,
+    *,
+    since_us: int | None = None,
+    workload: str | None = None,
+    processes: int | None = None,
+) -> Replay:
+    """Decide every past release again under ``policy``.
+
+    Args:
+        deployment: where.
+        policy: the other policy; it need not be published.
+        since_us: releases decided from then on, microseconds since 1970.
+        workload: only this one's.
+        processes: how many work at once; all of this machine's if not given.
+
+    Raises:
+        UnavailableError: the audit store does not answer.
+    """
+    past = past_releases(deployment, since_us=since_us, workload=workload)
+    again = Again(deployment.evidence, deployment.engine, policy, held_waivers(deployment))
+    report = Replay(policy)
+    for one, found in zip(past, decided_again(again, past, processes), strict=True):
+        report.total += 1
+        if isinstance(found, str):
+            report.failed[one.release_id] = found
+            continue
+        if found.changed:
+            report.changed.append(found)
+        if found.unsure:
+            report.unsure.append(found)
+    return report
+
+
+Outcome = Difference | str
+
+
+def decided_again(again: Again, past: Sequence[Past], processes: int | None = None) -> list[Outcome]:
+    """The difference for each release, or why it cannot be told; in several processes where that pays."""
+    workers = min(processes or os.cpu_count() or 1, len(past) // ALONE + 1)
+    if workers < 2:  # noqa: PLR2004  # one works here
+        return [again.one(one) for one in past]
+    # Forked, so that the policy and the engine need not travel: one may hold what cannot be pickled.
+    context = multiprocessing.get_context("fork")
+    chunks = [past[start : start + CHUNK] for start in range(0, len(past), CHUNK)]
+    _WORK.append(again.one)
+    try:
+        with context.Pool(workers) as pool:
+            return [found for chunk in pool.imap(_work, chunks) for found in chunk]
+    finally:
+        _WORK.pop()
+
+
+_WORK: list[Callable[[Past], Outcome]] = []
+"""What forked processes do; set before the fork."""
+
+
+def _work(chunk: Sequence[Past]) -> list[Outcome]:
+    return [_WORK[-1](one) for one in chunk]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A granted waiver and when it was in force."""
+
+    waiver: Waiver
+    until_us: int
+
+    def held_at(self, moment_us: int) -> bool:
+        """Whether releases could rest on it at that moment."""
+        return self.waiver.granted_us <= moment_us < self.until_us
+
+
+def held_waivers(deployment: Deployment) -> list[Held]:
+    """Every waiver that was ever in force, until it ended or was taken back."""
+    found = []
+    for request in list_waivers(deployment):
+        if (waiver := request.granted) is not None:
+            revoked = waiver.until_us if request.revoked is None else request.revoked.occurred_us
+            found.append(Held(waiver, min(waiver.until_us, revoked)))
+    return found
+
+
+class Again:
+    """Decides single releases again under one policy."""
+
+    def __init__(
+        self, evidence: EvidenceStore, engine: PolicyEngine, policy: Policy, waivers: Sequence[Held] = ()
+    ) -> None:
+        self._evidence = evidence
+        self._engine = engine
+        self._waivers = waivers
+        self._policy = policy
+        self._without: dict[frozenset[str], Policy] = {frozenset(): policy}
+        self.workload = lru_cache(maxsize=256)(self._read_workload)
+        self.gates = lru_cache(maxsize=64)(self._read_gates)
+
+    def one(self, past: Past) -> Outcome:
+        """The difference for one release, or why it cannot be told."""
+        try:
+            return self._one(past)
+        except AirlockError as error:
+            return str(error)
+        except (KeyError, TypeError, ValueError) as error:
+            return f"what was stored cannot be read: {type(error).__name__}: {error}"
+
+    def _one(self, past: Past) -> Difference:
+        before = from_json(self._evidence.get(past.decision))
+        manifest = _known_manifest(self._evidence, before["manifest_digest"])
+        pinned = self.gates(before["policy_digest"])
+        unsure: list[str] = []
+        evidence: dict[str, Evidence] = {}
+        for name, digest in before["evidence"].items():
+            record = stored_evidence(self._evidence, digest)
+            evidence[name], sure = self._judged(record, pinned)
+            unsure += [] if sure else [name]
+        old_gates = set(before["evidence"])
+        new = {gate for gate in required_gates(self._policy) if gate not in old_gates}
+        # A gate that was asked and gave no answer is missing; one that nobody asked would have to run.
+        missing = {gate for gate in new if not _was_asked(before, gate)}
+        waivers = [one.waiver for one in self._waivers if one.held_at(past.decided_us)]
+        after = decide(
+            manifest=manifest,
+            workload=self.workload(manifest.workload_digest),
+            policy=self._policy_without(frozenset(missing)),
+            evidence=evidence,
+            engine=self._engine,
+            as_of=date.fromisoformat(before["as_of"]),
+            waivers=waivers,
+        )
+        return self._difference(past, before, after, sorted({*unsure, *missing}))
+
+    def _judged(self, record: Evidence, pinned: Mapping[str, Any]) -> tuple[Evidence, bool]:
+        """A gate's evidence under the other policy, and whether that is certain."""
+        config = self._policy.gates.get(record.gate)
+        # None for the scoring pass, and for a gate that is not asked any more.
+        if config is None or config == pinned.get(record.gate):
+            return record, True
+        verdict = rejudge(record, _complete(config, record.config))
+        if verdict is None or verdict is record.verdict:
+            return record, verdict is not None
+        summary = f"{record.gate} would say {verdict} under policy {self._policy.version}"
+        result = record.result.model_copy(update={"verdict": verdict, "summary": summary})
+        return record.model_copy(update={"result": result}), True
+
+    def _policy_without(self, gates: frozenset[str]) -> Policy:
+        if gates not in self._without:
+            kept = {name: config for name, config in self._policy.gates.items() if name not in gates}
+            self._without[gates] = self._policy.model_copy(update={"gates": kept})
+        return self._without[gates]
+
+    def _difference(
+        self, past: Past, before: Mapping[str, Any], after: Decision, unsure: list[str]
+    ) -> Difference:
+        then = {
+            "outcome": before["outcome"],
+            "track": before["track"],
+            "seats": sorted(seat["role"] for seat in before["seats"]),
+        }
+        now = summary_of(after)
+        return Difference.model_construct(
+            release_id=past.release_id,
+            workload=past.workload,
+            version=past.version,
+            decided_us=past.decided_us,
+            before=then,
+            after=now,
+            why=[] if then == now else why_different(before, after),
+            unsure=unsure,
+        )
+
+    def _read_gates(self, digest: str) -> Mapping[str, Any]:
+        gates: Mapping[str, Any] = from_json(self._evidence.get(digest))["gates"]
+        return gates
+
+    def _read_workload(self, digest: str) -> Workload:
+        return Workload.from_bytes(self._evidence.get(digest))
+
+
+def _was_asked(before: Mapping[str, Any], gate: str) -> bool:
+    missing = [reason["message"] for reason in before["reasons"] if reason["rule"] == "gates-complete"]
+    return any(gate in message for message in missing)
+
+
+def _complete(config: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A gate's section with the defaults it leaves out, which stand in the stored configuration."""
+    return {**{name: value for name, value in stored.items() if name not in config}, **config}
+
+
+class _StoredEvidence(Evidence):
+    """Evidence whose digest is known, because its bytes were verified against it."""
+
+    known: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The digest it was read by."""
+        return self.known
+
+
+class _StoredManifest(Manifest):
+    """A manifest whose digest is known."""
+
+    known: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The digest it was read by."""
+        return self.known
+
+
+def _known_manifest(store: EvidenceStore, digest: str) -> Manifest:
+    return _StoredManifest.model_validate({**from_json(store.get(digest)), "known": digest})
+
+
+def stored_evidence(store: EvidenceStore, digest: str) -> Evidence:
+    """Evidence without checking each field again: its bytes have the digest that the decision names."""
+    data = from_json(store.get(digest))
+    result = data["result"]
+    result["verdict"] = Verdict(result["verdict"])
+    result["findings"] = [
+        _plain(Finding, {**finding, "verdict": Verdict(finding["verdict"])}) for finding in result["findings"]
+    ]
+    result["metrics"] = _Metrics(result["metrics"])
+    kept = _plain(GateResult, result)
+    return _StoredEvidence.model_construct(**{**data, "result": kept, "known": digest})
+
+
+class _Metrics(list[Metric]):
+    """Metrics that are made when somebody looks at them: most decisions look at few."""
+
+    def __init__(self, stored: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._stored = stored
+
+    def __iter__(self) -> Iterator[Metric]:
+        return (_plain(Metric, metric) for metric in self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+T = TypeVar("T", bound=Value)
+
+
+def _plain(kind: type[T], data: dict[str, Any]) -> T:
+    """A value of stored fields, with defaults for those that came later; far faster than checking them."""
+    made = kind.__new__(kind)
+    object.__setattr__(made, "__dict__", {**_defaults(kind), **data})
+    object.__setattr__(made, "__pydantic_fields_set__", set(data))
+    object.__setattr__(made, "__pydantic_extra__", None)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
+
+
+@cache
+def _defaults(kind: type[Value]) -> dict[str, Any]:
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in kind.model_fields.items()
+        if not field.is_required()
+    }
