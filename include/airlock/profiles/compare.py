@@ -24,7 +24,7 @@ NUMERIC = ("number", "time", "duration")
 _MANY_REPEATS = 16
 """Where values occur this often on average they are counted before they are compared."""
 
-_DECILES = 10
+DECILES = 10
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ def of_texts(column: str, reference: Texts, current: Texts) -> Comparison:
         for side in (reference, current)
     )
     sizes = (reference.rows, current.rows), (int(before.sum()), int(now.sum()))
-    return _measured(column, *sizes, bins="values", table=Table(before, now, values))
+    return measured(column, *sizes, bins="values", table=Table(before, now, values))
 
 
 def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
     """Compare two columns of sorted numbers."""
     sizes = (reference.rows, current.rows), (len(reference.values), len(current.values))
     if not all(sizes[1]):
-        return _measured(column, *sizes, bins="none", table=None)
+        return measured(column, *sizes, bins="none", table=None)
     before, now = _weighted(reference.values), _weighted(current.values)
     table, bins = _sturges(reference, current, before), "equal width"
     if table is None:
@@ -139,7 +139,7 @@ def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
     else:
         ks = distances.kolmogorov_smirnov(reference.values, current.values)
         distance = distances.wasserstein(reference.values, current.values)
-    return _measured(
+    return measured(
         column,
         *sizes,
         bins="values" if bins == "values" else "equal width",
@@ -150,7 +150,7 @@ def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
     )
 
 
-def _measured(
+def measured(
     column: str,
     rows: tuple[int, int],
     n: tuple[int, int],
@@ -160,6 +160,7 @@ def _measured(
     deciles: Table | None = None,
     **known: Any,
 ) -> Comparison:
+    """What follows from counts: PSI, Jensen-Shannon and the tests; ``known`` is what was measured already."""
     import numpy as np
 
     if table is not None and all(n):
@@ -234,7 +235,7 @@ def _deciles(reference: Numbers, current: Numbers) -> Table:
     import numpy as np
 
     n = len(reference.values)
-    positions = [-(-n * tenth // _DECILES) - 1 for tenth in range(1, _DECILES)]
+    positions = [-(-n * tenth // DECILES) - 1 for tenth in range(1, DECILES)]
     edges = np.unique(reference.values[positions])
     counts = []
     for side in (reference, current):
