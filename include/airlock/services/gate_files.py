@@ -300,8 +300,8 @@ class PlainData:
         positive, columns, champion = self.positive, self._config.columns, self._config.champion
         names = [columns.label, columns.prediction, champion.prediction if champion else None]
         there = [name for name in names if name is not None and name in frame]
-        coded = {name: coded(frame[name], label_text(positive)) for name in there}
-        return frame.assign(**coded) if coded else frame
+        changed = {name: coded(frame[name], label_text(positive)) for name in there}
+        return frame.assign(**changed) if changed else frame
 
 
 def coded(column: pd.Series[Any], positive: str) -> pd.Series[Any]:
