@@ -9,9 +9,9 @@ of a release as nested maps takes most of the time of a decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from airlock.adapters.cel_library import load_cel
@@ -26,6 +26,10 @@ MAX_ITEMS = 100_000
 
 MAX_ITEMS_NESTED = 1_000
 """The same where a condition has loops inside each other."""
+
+
+Foreign = Callable[[Policy, FactSet], Sequence[Reason]]
+"""Evaluates what does not stand in YAML."""
 
 
 @lru_cache(maxsize=4096)
@@ -105,11 +109,15 @@ _compiled: PerValue[Policy, tuple[_Group, _Group]] = PerValue(_groups)
 
 
 class CelEngine:
-    """Evaluates conditions; anything but true or false is an error."""
+    """Evaluates conditions; anything but true or false is an error. Other languages are handed on."""
+
+    def __init__(self, foreign: Foreign | None = None) -> None:
+        self._foreign = foreign
 
     def begin(self, policy: Policy, facts: FactSet) -> CelSession:
         """Start with the facts of a release."""
-        return CelSession(_compiled(policy), facts)
+        foreign = None if self._foreign is None else partial(self._foreign, policy)
+        return CelSession(_compiled(policy), facts, foreign)
 
     def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
         """One condition alone, such as whether a question must be asked.
@@ -129,8 +137,14 @@ class CelEngine:
 class CelSession:
     """The rules of one policy over the facts of one release."""
 
-    def __init__(self, groups: tuple[_Group, _Group], facts: FactSet) -> None:
+    def __init__(
+        self,
+        groups: tuple[_Group, _Group],
+        facts: FactSet,
+        foreign: Callable[[FactSet], Sequence[Reason]] | None = None,
+    ) -> None:
         self._groups = groups
+        self._foreign = foreign
         self._facts = facts
         self._contexts: list[Any] = [None, None]
 
@@ -157,8 +171,14 @@ class CelSession:
         return self._groups[int(rule.effect.tier is None)].rules[rule.id].condition.facts
 
     def foreign(self) -> Sequence[Reason]:
-        """There are none: CEL stands in YAML."""
-        return []
+        """Reasons of rules in another language.
+
+        Raises:
+            ConfigurationError: nobody here can evaluate them.
+        """
+        if self._foreign is None:
+            raise ConfigurationError("rules in Rego are not evaluated here", fix="use open_engine")
+        return self._foreign(self._facts)
 
     def _context(self, group: _Group) -> Any:
         cel = load_cel()

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     airflow_url: Annotated[str, Field(description="base URL of the Airflow API server")] = (
         "http://127.0.0.1:8080"
     )
+    opa_url: Annotated[str, Field(description="OPA server that judges rules in Rego; else Regorus does")] = ""
     service_user: Annotated[str, Field(description="Airflow user Airlock closes open seats as")] = "airlock"
     service_password: Annotated[SecretStr, Field(description="its password")] = SecretStr("")
     slack_signing_secret: Annotated[

@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from airlock.adapters.cel_engine import CelEngine
+from airlock.adapters.engines import open_engine, open_rego
+from airlock.adapters.settings import load_settings
 from airlock.adapters.system import SystemClock
 from airlock.cli.lazy import LazyGroup
 from airlock.cli.output import Format, FormatOption, console, emit, safe
@@ -112,15 +113,16 @@ def check(
 ) -> None:
     """Check bundles: fields, facts, types, gates, roles, tests, expired and shadowed rules."""
     bundles = Bundles()
-    engine = CelEngine()
+    settings = load_settings()
     today = datetime.fromtimestamp(SystemClock().now_us() / 1_000_000, UTC).date()
     found: dict[str, list[Problem]] = {}
     for name in _named(bundles, bundle):
         found[name] = check_bundle(
             lambda name=name: bundles.files(name),  # type: ignore[misc]
-            engine,
+            open_engine(settings),
             today=today,
             people=bundles.people(),
+            rego=open_rego(settings),
         )
     red = any(problem.level == "error" for problems in found.values() for problem in problems)
     if output is Format.JSON:
@@ -172,7 +174,8 @@ def run_tests(
 def _tested(bundles: Bundles, name: str) -> dict[str, Any]:
     files = bundles.files(name)
     policy = files.policy()
-    results = run_cases(policy, CelEngine())
+    settings = load_settings()
+    results = run_cases(policy, open_engine(settings))
     covered = coverage(policy, results)
     failed = [
         {
@@ -185,10 +188,16 @@ def _tested(bundles: Bundles, name: str) -> dict[str, Any]:
         for result in results
         if result.problem
     ]
+    rego = open_rego(settings).tests(policy) if policy.rego else []
+    failed += [
+        {"rule": name, "case": "rego", "facts": {}, "problem": problem, "where": str(files.folder / file)}
+        for file, name, problem in rego
+        if problem
+    ]
     whole = sum(rule.whole for rule in covered)
     return {
-        "ok": not failed and whole == len(covered),
-        "cases": len(results),
+        "ok": not failed and whole == len(covered) and bool(rego) is bool(policy.rego),
+        "cases": len(results) + len(rego),
         "failed": failed,
         "coverage": {
             "rules": len(covered),

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from airlock.core.base import Value
 from airlock.core.canonical import digest_of
+from airlock.core.errors import UnavailableError
 from airlock.core.evidence import SCORE, Evidence, Verdict
 from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
@@ -281,6 +282,8 @@ def _foreign(policy: Policy, session: Session) -> list[Reason]:
         return []
     try:
         found = list(session.foreign())
+    except UnavailableError:
+        raise  # nothing is decided while a server does not answer; the task is tried again
     except Exception as error:  # noqa: BLE001  # rules that cannot be evaluated deny, whatever the reason
         return [
             Reason(

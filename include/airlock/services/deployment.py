@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from airlock.adapters.anchors import open_anchors
 from airlock.adapters.audit import Log, Spool, SqlAuditStore, Vault
 from airlock.adapters.audit.database import open_database
-from airlock.adapters.cel_engine import CelEngine
 from airlock.adapters.config_files import ConfigFolder
+from airlock.adapters.engines import open_engine
 from airlock.adapters.evidence import FileEvidenceStore
 from airlock.adapters.mlflow_registry import MlflowRegistry
 from airlock.adapters.sandbox import ProcessSandbox
@@ -117,7 +117,7 @@ def open_deployment(settings: Settings | None = None) -> Deployment:
         evidence=FileEvidenceStore(settings.evidence_root),
         registry=MlflowRegistry(settings.mlflow_uri),
         sandbox=ProcessSandbox(hidden=[settings.home, settings.evidence_root, settings.data_root]),
-        engine=CelEngine(),
+        engine=open_engine(settings),
         config=ConfigFolder(settings.config_dir),
     )
 

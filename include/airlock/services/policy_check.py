@@ -12,6 +12,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from airlock.adapters.policy_files import PolicyFiles
+from airlock.adapters.rego import RegoRules
+from airlock.adapters.rego.reading import is_test
 from airlock.core.cel import parse
 from airlock.core.cel_types import mistakes, unknown_fact
 from airlock.core.errors import AirlockError, ConfigurationError
@@ -50,7 +52,7 @@ def check_bundle(
     *,
     today: date,
     people: People | None = None,
-    rego: Callable[[Policy, PolicyFiles], Iterator[Problem]] | None = None,
+    rego: RegoRules | None = None,
 ) -> list[Problem]:
     """Everything that is wrong with a bundle; a bundle that cannot be read has one problem.
 
@@ -74,7 +76,7 @@ def check_bundle(
         found += _shadowed(policy, files, engine)
     found += _limit_problems(policy, files)
     found += _people_problems(policy, files, people)
-    return found if rego is None else [*found, *rego(policy, files)]
+    return [*found, *_rego_problems(policy, files, rego)]
 
 
 def gate_problems(policy: Policy, files: PolicyFiles) -> Iterator[Problem]:
@@ -278,6 +280,28 @@ def _fired(policy: Policy, engine: PolicyEngine, patch: object) -> set[str]:
         except AirlockError:  # a fact that this case takes away; it is no witness then
             continue
     return fired
+
+
+def _rego_problems(policy: Policy, files: PolicyFiles, rego: RegoRules | None) -> Iterator[Problem]:
+    """What the Rego files may not do, that nobody tests them, and that they fail on the base case."""
+    if not policy.rego:
+        return
+    where = str(files.folder)
+    if not any(is_test(file) for file in policy.rego):
+        fix = "add a *_test.rego file with rules test_…, which `airlock policy test` runs"
+        yield Problem("error", "untested", "the rules in Rego have no tests", where, fix)
+    if rego is None:
+        return
+    try:
+        objections = rego.objections(policy)
+        for one in objections:
+            yield Problem(
+                "error", one.id, f"Rego: {one.what}", f"{files.folder / one.file}:{one.line}", one.fix
+            )
+        if not objections:
+            rego.reasons(policy, facts_for(policy, {}))
+    except AirlockError as error:
+        yield Problem("error", "rego", f"Rego: {error.what}", where, error.fix or "correct the *.rego file")
 
 
 def _limit_problems(policy: Policy, files: PolicyFiles) -> Iterator[Problem]:
