@@ -57,6 +57,8 @@ class _Compiled:
 
     condition: Condition
     program: Any
+    place: int
+    reads: tuple[str, ...]
     error: ConfigurationError | None = None
 
 
@@ -72,7 +74,7 @@ class _Group:
     presences: Sequence[tuple[str, str]]
 
 
-def _compile(rules: Sequence[Rule]) -> _Group:
+def _compile(rules: Sequence[Rule], place: int) -> _Group:
     """Rewrite the conditions so that each fact is one variable, and compile them."""
     short: dict[tuple[str, bool], str] = {}
     compiled: dict[str, _Compiled] = {}
@@ -82,9 +84,9 @@ def _compile(rules: Sequence[Rule]) -> _Group:
             for read in condition.reads:
                 short.setdefault((read.path, read.optional), f"__f{len(short)}")
             program = _program(_rewritten(condition, short))
-            compiled[rule.id] = _Compiled(condition, program)
+            compiled[rule.id] = _Compiled(condition, program, place, condition.facts)
         except ConfigurationError as error:
-            compiled[rule.id] = _Compiled(_condition("false"), None, error)
+            compiled[rule.id] = _Compiled(_condition("false"), None, place, (), error)
     return _Group(
         compiled,
         [(name, path) for (path, optional), name in short.items() if not optional],
@@ -100,12 +102,21 @@ def _rewritten(condition: Condition, short: Mapping[tuple[str, bool], str]) -> s
     return "".join([*parts, condition.text[at:]])
 
 
-def _groups(policy: Policy) -> tuple[_Group, _Group]:
-    tier = [rule for rule in policy.rules if rule.effect.phase == "tier"]
-    return _compile(tier), _compile([rule for rule in policy.rules if rule.effect.phase != "tier"])
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All rules of a policy, and the two groups of facts they run over."""
+
+    rules: Mapping[str, _Compiled]
+    groups: tuple[_Group, _Group]
 
 
-_compiled: PerValue[Policy, tuple[_Group, _Group]] = PerValue(_groups)
+def _prepare(policy: Policy) -> _Ready:
+    tier = _compile([rule for rule in policy.rules if rule.effect.phase == "tier"], 0)
+    rest = _compile([rule for rule in policy.rules if rule.effect.phase != "tier"], 1)
+    return _Ready({**tier.rules, **rest.rules}, (tier, rest))
+
+
+_ready: PerValue[Policy, _Ready] = PerValue(_prepare)
 
 
 class CelEngine:
@@ -117,7 +128,7 @@ class CelEngine:
     def begin(self, policy: Policy, facts: FactSet) -> CelSession:
         """Start with the facts of a release."""
         foreign = None if self._foreign is None else partial(self._foreign, policy)
-        return CelSession(_compiled(policy), facts, foreign)
+        return CelSession(_ready(policy), facts, foreign)
 
     def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
         """One condition alone, such as whether a question must be asked.
@@ -139,11 +150,11 @@ class CelSession:
 
     def __init__(
         self,
-        groups: tuple[_Group, _Group],
+        ready: _Ready,
         facts: FactSet,
         foreign: Callable[[FactSet], Sequence[Reason]] | None = None,
     ) -> None:
-        self._groups = groups
+        self._ready = ready
         self._foreign = foreign
         self._facts = facts
         self._contexts: list[Any] = [None, None]
@@ -155,20 +166,19 @@ class CelSession:
             ConfigurationError: the condition cannot be used.
             InvalidInputError: a missing fact, a type error, or a result that is not a boolean.
         """
-        place = int(rule.effect.tier is None)
-        compiled = self._groups[place].rules[rule.id]
+        compiled = self._ready.rules[rule.id]
         if compiled.error is not None:
             raise compiled.error
-        context = self._contexts[place]
+        context = self._contexts[compiled.place]
         if context is None:
-            context = self._contexts[place] = self._context(self._groups[place])
+            context = self._contexts[compiled.place] = self._context(self._ready.groups[compiled.place])
         if compiled.condition.nested_loops:
             _check_sizes(compiled.condition, self._facts)
         return _run(compiled.program, context, compiled.condition, self._facts)
 
     def reads(self, rule: Rule) -> Sequence[str]:
         """Names of the facts a rule asks for."""
-        return self._groups[int(rule.effect.tier is None)].rules[rule.id].condition.facts
+        return self._ready.rules[rule.id].reads
 
     def foreign(self) -> Sequence[Reason]:
         """Reasons of rules in another language.

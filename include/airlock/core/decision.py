@@ -174,7 +174,7 @@ def decide(
         gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
     )
     tier_reasons = run("tier")
-    tier = _heaviest(tier_reasons, Tier)
+    tier = heaviest(tier_reasons, Tier)
     reasons += tier_reasons
     facts.learn("risk", "tier", str(tier))
     score = _assess(facts, manifest, policy, evidence)
@@ -184,18 +184,18 @@ def decide(
         denials = [*run("deny"), *(reason for reason in foreign if reason.effect == "deny")]
         denials = [_waive(reason, waivers) for reason in denials]
         resting = _waiver_reasons(policy, reasons + denials, waivers)
-        track: Track | None = _heaviest([*track_reasons, *resting], Track)
+        track: Track | None = heaviest([*track_reasons, *resting], Track)
         warnings = [*run("warn"), *(reason for reason in foreign if reason.effect == "warn")]
         reasons += [*track_reasons, *denials, *resting, *warnings, *run("seats")]
     else:
         # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
         known = [reason for reason in track_reasons if reason.effect != "deny"]
-        track = Track.RED if _heaviest(known, Track) is Track.RED else None
+        track = Track.RED if heaviest(known, Track) is Track.RED else None
         reasons += [reason for reason in known if reason.fired]
 
     denied = any(reason.denies for reason in reasons)
     used = {waiver_id for reason in reasons for waiver_id in reason.waived_by}
-    seats = [] if denied or track is None else _seats(policy, track, reasons)
+    seats = [] if denied or track is None else asked_seats(policy, track, reasons)
     outcome = Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW
     return Decision(
         release_id=manifest.release_id,
@@ -234,7 +234,7 @@ def _assess(
 
 def tier_of(policy: Policy, facts: FactSet, session: Session, as_of: date) -> Tier:
     """The risk tier that follows from the facts; a rule in error counts as the heaviest there is."""
-    return _heaviest(evaluate_phase("tier", policy=policy, session=session, facts=facts, as_of=as_of), Tier)
+    return heaviest(evaluate_phase("tier", policy=policy, session=session, facts=facts, as_of=as_of), Tier)
 
 
 def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> list[Waiver]:
@@ -302,7 +302,7 @@ def _foreign(policy: Policy, session: Session) -> list[Reason]:
     return found
 
 
-def _seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[AskedSeat]:
+def asked_seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[AskedSeat]:
     """Who must approve: the seats of the track, and those that rules ask for in addition.
 
     A rule that asks for a role which is asked already adds nobody: the role answers once, unless one
@@ -310,7 +310,12 @@ def _seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[Aske
     """
     fired = {reason.rule: reason.effect for reason in reasons if reason.fired}
     for_track = [rule for rule, effect in fired.items() if effect == f"track {track}"]
-    seats = [AskedSeat(**seat.to_data(), rules=for_track) for seat in policy.approval.seats[track]]
+    seats = [
+        AskedSeat(role=seat.role, reason=seat.reason, rules=for_track)
+        for seat in policy.approval.seats[track]
+    ]
+    if "seats" not in fired.values():
+        return seats
     for rule in policy.rules:
         if fired.get(rule.id) != "seats":
             continue
@@ -318,20 +323,20 @@ def _seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[Aske
         for seat in rule.effect.seats or []:
             same = next((index for index in left if seats[index].role == seat.role), None)
             if same is None:
-                seats.append(AskedSeat(**seat.to_data(), rules=[rule.id]))
+                seats.append(AskedSeat(role=seat.role, reason=seat.reason, rules=[rule.id]))
             else:
                 left.remove(same)
                 seats[same] = seats[same].model_copy(update={"rules": [*seats[same].rules, rule.id]})
     return seats
 
 
-def _heaviest(reasons: Sequence[Reason], levels: type[Level]) -> Level:
+def heaviest(reasons: Sequence[Reason], levels: type[Level]) -> Level:
     """The heaviest level whose rule fired; a rule in error counts as the heaviest there is."""
+    effects = {reason.effect for reason in reasons if reason.fired}
     order = list(levels)
-    if any(reason.effect == "deny" for reason in reasons):
+    if "deny" in effects:
         return order[-1]
-    fired = [order.index(levels(reason.effect.split()[1])) for reason in reasons if reason.fired]
-    return order[max(fired, default=0)]
+    return order[max((order.index(levels(effect.split()[1])) for effect in effects), default=0)]
 
 
 def gate_verdicts(policy: Policy, evidence: Mapping[str, Evidence]) -> dict[str, Verdict | None]:

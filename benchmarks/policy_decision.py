@@ -1,0 +1,204 @@
+"""Time of one decision with 60 facts and 40 rules, in process, against plain Python as a floor.
+
+    python -m benchmarks.policy_decision
+
+The policy is the shipped one, with some of its rules repeated under other names until there are 40. The floor
+evaluates the same conditions as Python functions that were compiled before, with the same facts and
+reasons: what CEL costs is the difference. All run in turn, in one process, and processor time is
+measured, because other work on the machine is not a decision's cost.
+
+``rules`` is the decision: facts go in, every rule is evaluated, and reasons, tier, track and seats come out.
+``whole`` is all of ``decide``, which also reads the facts off the evidence, computes the risk score, and
+computes the digests of the manifest and of each piece of evidence.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+from airlock.adapters.cel_engine import CelEngine
+from airlock.adapters.config_files import ConfigFolder
+from airlock.core.decision import Decision, asked_seats, decide, heaviest
+from airlock.core.evidence import SCORE, Evidence, GateResult, Verdict
+from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
+from airlock.core.policy import Phase, Policy, Rule, Tier, Track
+from airlock.core.rules import FactSet, Reason, evaluate_phase
+from airlock.core.workload import Workload
+
+ROOT = Path(__file__).parents[1]
+RULES, FACTS = 40, 60
+ROUNDS, WARM = 3_000, 200
+TODAY = date(2026, 1, 1)
+
+
+class PlainPython:
+    """The floor: each condition is a Python function."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._compiled = {rule.id: _python(rule.when) for rule in policy.rules}
+        self._reads = {
+            rule.id: tuple(dict.fromkeys(re.findall(r"[a-z]\w*(?:\.\w+)+", rule.when)))
+            for rule in policy.rules
+        }
+
+    def begin(self, _: Policy, facts: FactSet) -> Any:
+        """The rules over these facts."""
+
+        def fires(rule: Rule) -> bool:
+            return bool(self._compiled[rule.id](facts.flat))
+
+        def nothing() -> Sequence[Reason]:
+            return []
+
+        return SimpleNamespace(fires=fires, reads=lambda rule: self._reads[rule.id], foreign=nothing)
+
+
+def _python(when: str) -> Callable[[Mapping[str, Any]], Any]:
+    """The condition in Python; enough for the conditions of the shipped policy."""
+    names = re.compile(r'("[^"]*")|\b([a-z]\w*(?:\.\w+)+)')
+    code = names.sub(lambda found: found[1] or f"flat[{found[2]!r}]", when)
+    code = re.sub(r"!(?!=)", " not ", code.replace("&&", " and ").replace("||", " or "))
+    code = code.replace("true", "True").replace("false", "False").replace("size(", "len(")
+    return eval(f"lambda flat: ({code.strip()})")  # type: ignore[no-any-return]  # noqa: S307  # the shipped policy
+
+
+def _policy() -> Policy:
+    shipped = ConfigFolder(ROOT / "config").policy("1.0.0")
+    plain = [rule for rule in shipped.rules if "has(" not in rule.when and ".e" not in rule.when]
+    rules = list(shipped.rules)[:RULES]
+    while len(rules) < RULES:
+        again = plain[len(rules) % len(plain)]
+        rules.append(again.model_copy(update={"id": f"{again.id}-again-{len(rules)}"}))
+    return shipped.model_copy(update={"rules": rules})
+
+
+def _manifest(workload: Workload) -> Manifest:
+    zero = "0" * 64
+    files = [FileRef(path="model.skops", sha256=zero, size=1)]
+    artifact = ArtifactRef(version="2", sha256=zero, files=files, metadata={"training_sha256": zero})
+    data = DataRef(path="x.parquet", sha256=zero, size=1)
+    return Manifest(
+        release_id="release",
+        workload=workload.name,
+        workload_digest=zero,
+        submitter="dana",
+        candidate=artifact,
+        champion=artifact.model_copy(update={"version": "1"}),
+        training=data,
+        evaluation=data,
+        suite_digest=zero,
+        documentation_digest=zero,
+        policy_version="1.0.0",
+        policy_digest=zero,
+        code={},
+        environment={},
+    )
+
+
+def _evidence(policy: Policy, manifest: Manifest) -> dict[str, Evidence]:
+    model = {"estimator": "sklearn.linear_model.LogisticRegression", "steps": ["a"], "threshold": 0.5}
+    model["features"] = ["income", "debt"]
+    change = {"architecture": False, "from_estimator": "a", "to_estimator": "a", "threshold": 0.01}
+    change |= {"new_features": ["income"], "removed_features": [], "hyperparameters": ["C"]}
+    details: dict[str, dict[str, Any]] = {
+        SCORE: {"models": {"candidate": model, "champion": model}, "change": change},
+        "performance": {"change": {"relative": 0.07, "direction": "better", "metric": "roc_auc"}},
+    }
+    return {
+        gate: Evidence(
+            release_id=manifest.release_id,
+            manifest_digest=manifest.digest,
+            gate=gate,
+            config={},
+            result=GateResult(verdict=Verdict.PASSED, summary="fine", details=details.get(gate, {})),
+        )
+        for gate in [*policy.gates, SCORE]
+    }
+
+
+def _rules(policy: Policy, nested: dict[str, Any], engine: Any) -> list[Reason]:
+    """From facts to reasons, tier, track and seats, as ``decide`` does it."""
+    facts = FactSet(nested)
+    session = engine.begin(policy, facts)
+    found = {
+        phase: evaluate_phase(phase, policy=policy, session=session, facts=facts, as_of=TODAY)
+        for phase in get_args(Phase)
+    }
+    reasons = [reason for some in found.values() for reason in some]
+    heaviest(found["tier"], Tier)
+    asked_seats(policy, heaviest(found["track"], Track), reasons)
+    return reasons
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def main() -> None:
+    """Measure and print."""
+    folder = ConfigFolder(ROOT / "config")
+    workload = folder.workload("rate-type-forecast")
+    policy = _policy()
+    manifest = _manifest(workload)
+    evidence = _evidence(policy, manifest)
+    seen: list[FactSet] = []
+
+    class Keeping(CelEngine):
+        def begin(self, policy: Policy, facts: FactSet) -> Any:
+            seen.append(facts)
+            return super().begin(policy, facts)
+
+    def run(engine: Any) -> Decision:
+        return decide(
+            manifest=manifest, workload=workload, policy=policy, evidence=evidence, engine=engine, as_of=TODAY
+        )
+
+    reference = run(Keeping())
+    assert not any(reason.error for reason in reference.reasons), [r for r in reference.reasons if r.error][
+        :1
+    ]
+    assert len([r for r in reference.reasons if not r.rule.startswith(("gate-", "waiver:"))]) == RULES
+    nested = seen[0].nested  # with the tier and the score, which were learned on the way
+    facts = len(FactSet(dict(nested)).flat)
+    cel, floor = CelEngine(), PlainPython(policy)
+    fired = [reason.fired for reason in _rules(policy, nested, cel)]
+    assert fired == [reason.fired for reason in _rules(policy, nested, floor)], "the floor decides alike"
+    times: dict[str, list[float]] = {"rules": [], "floor": [], "whole": []}
+    cases = {
+        "rules": lambda: _rules(policy, nested, cel),
+        "floor": lambda: _rules(policy, nested, floor),
+        "whole": lambda: run(cel),
+    }
+    gc.disable()
+    for number in range(ROUNDS + WARM):
+        for name, case in cases.items():
+            start = time.process_time_ns()
+            case()
+            spent = time.process_time_ns() - start
+            if number >= WARM:
+                times[name].append(spent / 1e6)
+        if number % 100 == 0:
+            gc.collect()
+    print(f"{len(policy.rules)} rules, {facts} facts, {ROUNDS} decisions; milliseconds of processor time")
+    for name, values in times.items():
+        print(
+            f"  {name:6} median {statistics.median(values):.3f}  p99 {_percentile(values, 0.99):.3f}  "
+            f"largest {max(values):.3f}"
+        )
+    ratio = statistics.median(times["rules"]) / statistics.median(times["floor"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  CEL against plain Python: {ratio:.2f} times; peak memory {peak:.0f} MB")
+    assert facts >= FACTS, f"only {facts} facts"
+
+
+if __name__ == "__main__":
+    main()
