@@ -217,7 +217,7 @@ def test_a_deny_rule_denies_a_release_whose_gates_all_passed() -> None:
 def test_no_evidence_at_all_is_a_denial() -> None:
     decision = judge({})
     assert (decision.outcome, decision.track) == (Outcome.DENY, None)
-    assert decision.sentence == "no evidence from privacy, performance, bias, score"
+    assert decision.sentence == "no evidence from bias, performance, privacy, score"
 
 
 @pytest.mark.parametrize("missing", [*GATES, SCORE])
@@ -399,7 +399,7 @@ def test_text_of_a_fact_is_never_a_template(template: str, value: str) -> None:
 
 def test_required_gates_are_those_of_the_policy_and_the_scoring() -> None:
     policy = make_policy()
-    assert required_gates(policy) == ["privacy", "performance", "bias", "score"]
+    assert required_gates(policy) == ["bias", "performance", "privacy", "score"]
     assert gate_verdicts(policy, {"bias": make_evidence("bias", Verdict.WARNED)}) == {
         "privacy": None,
         "performance": None,

@@ -84,8 +84,11 @@ class Decision(Value):
 
 
 def required_gates(policy: Policy) -> list[str]:
-    """Gates whose evidence must be there, in policy order, and the scoring pass."""
-    return [*policy.gates, SCORE]
+    """Gates whose evidence must be there, and the scoring pass.
+
+    By name: a bundle that was stored has lost the order in which it was written.
+    """
+    return [*sorted(policy.gates), SCORE]
 
 
 def _gate_reasons(
