@@ -90,7 +90,8 @@ class ScriptedSandbox:
                 columns[f"{role}_prediction"] = (values >= job[role]["threshold"]).astype("int64")
         pd.DataFrame(columns).to_parquet(output / "scores.parquet")
         times = {"batch_seconds": 0.1, "p50_ms": 1.0, "p95_ms": 1.0, "p99_ms": 1.0}
-        report = {"models": models, "shap": {}, "timings": {"candidate": times}, "versions": {}}
+        ran = [role for role in ("candidate", "champion") if job.get(role)]
+        report = {"models": models, "shap": {}, "timings": dict.fromkeys(ran, times), "versions": {}}
         (output / "report.json").write_text(json.dumps(report))
         return SandboxResult(
             isolation=["no network"], level="process", attempts=[], seconds=0.1, stdout="", stderr=""
