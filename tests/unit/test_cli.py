@@ -472,7 +472,7 @@ def airflow(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             self._reply({"access_token": "t", "dag_run_id": "run-1", "state": "running"})
 
         def do_GET(self) -> None:
-            self._reply({"state": "running"})
+            self._reply({"dag_run_id": "run-1", "state": "running"})
 
         def _reply(self, data: dict[str, Any]) -> None:
             body = json.dumps(data).encode()

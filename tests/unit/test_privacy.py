@@ -463,7 +463,21 @@ def test_the_guide_names_every_kind_of_text_that_is_kept() -> None:
     assert kinds == {
         Kind.RELEASE_SUBMITTED: ("context",),
         Kind.APPROVAL_RECORDED: ("comment",),
+        Kind.QUESTION_ASKED: ("question",),
         Kind.CHAMPION_ADOPTED: ("reason",),
+        Kind.WAIVER_REQUESTED: ("reason",),
+        Kind.WAIVER_GRANTED: ("comment",),
+        Kind.WAIVER_REJECTED: ("comment",),
+        Kind.WAIVER_REVOKED: ("reason",),
+        Kind.POLICY_APPROVED: ("comment",),
+        Kind.POLICY_REJECTED: ("comment",),
     }
     text = (ROOT / "docs" / "privacy.md").read_text()
-    assert "why a release is wanted, comments of approvers, the reason of an adoption" in text
+    for words in (
+        "why a release is wanted",
+        "questions and comments of approvers",
+        "the reason of an adoption",
+    ):
+        assert words in text
+    for words in ("why a waiver is asked for or taken back", "comments on a new policy"):
+        assert words in text

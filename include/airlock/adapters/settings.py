@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     anchor_wait_seconds: Annotated[
         float, Field(description="how long a critical event waits to be anchored", gt=0, le=600)
     ] = 15
+    anonymous_per_minute: Annotated[
+        int, Field(description="refused requests without a login recorded one by one in a minute", ge=1)
+    ] = 60
     personal_key_file: Annotated[Path | None, Field(description="key for what people write")] = None
     spool_dir: Annotated[Path | None, Field(description="routine events while the database is away")] = None
     advisories: Annotated[

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
 import time
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NOBODY = "anonymous"
 _CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 _PATH = re.compile(rf"^(?:/[^/]+)*?/(?:api/v2|ui)/dags/(?P<dag>{DAG_PREFIX}[^/]+|~)(?P<rest>/.*)?$")
 
@@ -32,6 +35,7 @@ class AttemptsMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._bound = _Bound()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and record what became of it."""
@@ -57,7 +61,7 @@ class AttemptsMiddleware:
     async def _record(self, scope: Scope, dag_id: str, rest: str, status: int) -> None:
         try:
             user = await _user(scope)
-            await asyncio.to_thread(_write, scope["method"], dag_id, rest, user, status)
+            await asyncio.to_thread(_write, scope["method"], (dag_id, rest), user, status, self._bound)
         except AirlockError:
             log.exception(
                 "%s %s%s answered %s and could not be recorded now", scope["method"], dag_id, rest, status
@@ -74,18 +78,47 @@ async def _user(scope: Scope) -> str:
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     token = token if scheme.lower() == "bearer" else connection.cookies.get(COOKIE_NAME_JWT_TOKEN, "")
     if not token:
-        return "anonymous"
+        return _NOBODY
     try:
         user: Any = await get_auth_manager().get_user_from_token(token)
     except Exception:  # noqa: BLE001  # each auth manager has its own errors; all mean "not authenticated"
-        return "anonymous"
+        return _NOBODY
     return str(user.get_name())
 
 
-def _write(method: str, dag_id: str, rest: str, user: str, status: int) -> None:
+class _Bound:
+    """Lets so many refused attempts of nobody through in a minute, and counts the others.
+
+    Who has no login could otherwise fill the log, which nothing is ever removed from.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._minute, self._let, self._left_out = 0, 0, 0
+
+    def pass_one(self, most: int) -> int | None:
+        """``None`` for one too many, else how many were left out before this one."""
+        minute = int(time.monotonic() // 60)
+        with self._lock:
+            if minute != self._minute:
+                self._minute, self._let = minute, 0
+            if self._let >= most:
+                self._left_out += 1
+                return None
+            self._let += 1
+            before, self._left_out = self._left_out, 0
+            return before
+
+
+def _write(method: str, path: tuple[str, str], user: str, status: int, bound: _Bound) -> None:
     from airlock.services.deployment import open_deployment
 
+    dag_id, rest = path
     deployment = open_deployment()
+    refused = user == _NOBODY and status >= HTTPStatus.BAD_REQUEST
+    left_out = bound.pass_one(deployment.settings.anonymous_per_minute) if refused else 0
+    if left_out is None:
+        return
     run = re.match(r"/dagRuns/([^/]+)", rest)
     deployment.record(
         Kind.API_ATTEMPT,
@@ -98,5 +131,6 @@ def _write(method: str, dag_id: str, rest: str, user: str, status: int) -> None:
             "dag_id": dag_id[:500],
             "run_id": unquote(run[1])[:500] if run else "",
             "status": status,
+            **({"left_out_before": left_out} if left_out else {}),
         },
     )
