@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
+from airlock.adapters.config_files import ConfigFolder
 from airlock.core.columns import Columns
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import GateResult, Metric, Verdict
@@ -439,6 +440,26 @@ def test_every_type_of_feature_can_be_asked(column: pd.Series[Any]) -> None:
 def test_a_configuration_that_judges_nothing_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         configuration("privacy", **changes)
+
+
+# Real data: 1,989 mortgage applications, Boston 1990
+
+
+LOANS = Path(__file__).parents[2] / "data" / "loanapp.csv"
+
+
+@pytest.mark.requirement("G-7")
+@pytest.mark.parametrize(("more", "proxies"), [([], []), (["white"], ["white"])], ids=["features", "a-proxy"])
+def test_a_proxy_in_real_data_is_found_and_the_model_s_features_are_none(
+    more: list[str], proxies: list[str]
+) -> None:
+    frame = pd.read_csv(LOANS)
+    workload = ConfigFolder(LOANS.parents[1] / "config").workload("mortgage-approval")
+    context = make_context(evaluation=frame, training=frame, workload=workload)
+    context.columns = context.columns.model_copy(update={"features": [*workload.model.features, *more]})
+    result, _ = judge("privacy", context)
+    assert result.details["protected"]["proxies"] == proxies
+    assert result.verdict is (Verdict.WARNED if more else Verdict.PASSED), result.summary
 
 
 # What the owner declares

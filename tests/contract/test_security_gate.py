@@ -125,6 +125,11 @@ def test_limits_hold_and_a_value_on_the_limit_passes() -> None:
     assert judge("security", scan_context(*files), maximum_mb=3, maximum_files=3)[0].verdict.allows
     assert "3.0 MB, more than 2.5 MB" in refused(*files, finding_id="artifact-too-large", maximum_mb=2.5)
     assert "3 files, more than 2" in refused(*files, finding_id="too-many-files", maximum_files=2)
+    context = scan_context(scanned(size=10 << 30))
+    context.scan = lambda: pytest.fail("an artifact that is too large is not copied for the scanner")
+    result, _ = judge("security", context)
+    assert result.verdict is Verdict.FAILED
+    assert "nothing in it was looked at" in result.summary
     result, _ = judge("security", scan_context(*files))
     assert metric(result, "files").value == 3
     assert metric(result, "bytes").value == 3 << 20

@@ -125,6 +125,8 @@ class _Scan(Value):
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
     """Judge what the scanner found in the candidate's files."""
+    if too_large := _too_large(context.candidate(), config):
+        return too_large  # before anything is copied for the scanner
     raw = context.scan()
     try:
         scan = _Scan.model_validate(raw)
@@ -167,6 +169,18 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
             else None,
             "vulnerable": {ref: sorted(ids) for ref, ids in sorted(unsafe.items())},
         },
+    )
+
+
+def _too_large(artifact: ArtifactRef, config: Config) -> GateResult | None:
+    """The refusal of an artifact that is far beyond its limits by what the manifest says alone."""
+    findings = _size_findings(sum(file.size for file in artifact.files), len(artifact.files), config)
+    if not findings:
+        return None
+    return GateResult(
+        verdict=passed_or_worst(findings),
+        summary=f"{findings[0].message}; nothing in it was looked at.",
+        findings=findings,
     )
 
 
@@ -368,19 +382,23 @@ def _some(names: list[str]) -> str:
 
 
 def _judge_whole(files: list[_File], config: Config) -> list[Finding]:
+    findings = _size_findings(sum(file.size for file in files), len(files), config)
+    if all(file.format in {"text", "python", "signature"} for file in files):
+        findings.append(_failed("no-model-file", "the artifact holds no model file", "", _USE_SKOPS))
+    return findings
+
+
+def _size_findings(size: int, count: int, config: Config) -> list[Finding]:
     findings = []
-    size = sum(file.size for file in files)
     if size > config.maximum_mb * _MB:
         message = f"the artifact has {size / _MB:.1f} MB, more than {config.maximum_mb:g} MB"
         fix = "remove training data and checkpoints from it, or ask the policy owner for a larger limit"
         findings.append(_failed("artifact-too-large", message, "", fix))
-    if len(files) > config.maximum_files:
-        message = f"the artifact has {len(files)} files, more than {config.maximum_files}"
+    if count > config.maximum_files:
+        message = f"the artifact has {count} files, more than {config.maximum_files}"
         findings.append(
             _failed("too-many-files", message, "", "log the model only, not the folder around it")
         )
-    if all(file.format in {"text", "python", "signature"} for file in files):
-        findings.append(_failed("no-model-file", "the artifact holds no model file", "", _USE_SKOPS))
     return findings
 
 
