@@ -328,6 +328,18 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         RegoProcess().ask("judge", modules={}, facts={})
 
 
+@pytest.mark.requirement("P-1")
+def test_the_example_of_the_guide_is_right() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    text = guide.split("```rego\n")[1].split("```")[0]
+    policy = make_policy(rego={"example.rego": text})
+    wide = {"candidate": {"features": [str(number) for number in range(101)]}}
+    assert RegoRules().objections(policy) == ()
+    found = [(reason.rule, reason.effect) for reason in RegoRules().reasons(policy, FactSet(wide))]
+    assert found == [("too-many-features", "deny"), ("wide-model", "track red")]
+    assert RegoRules().reasons(policy, FactSet(MODELS)) == []
+
+
 # The OPA server
 
 
@@ -438,7 +450,7 @@ def test_loops_in_each_other_run_over_short_lists_only() -> None:
 
 
 @pytest.mark.requirement("P-1")
-def test_a_rule_expires_at_the_end_of_its_last_day(tmp_path: Path) -> None:
+def test_a_rule_expires_at_the_end_of_its_last_day() -> None:
     for day, outcome in (("2025-12-31", Outcome.DENY), ("2026-01-01", Outcome.ALLOW)):
         rule = make_rule("old", "false", Effect(track=Track.RED), expires=day)
         decision = judge(make_policy(rule), CelEngine())

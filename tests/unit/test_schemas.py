@@ -53,11 +53,11 @@ def test_committed_schemas_are_those_of_the_models(script: ModuleType) -> None:
 def test_check_finds_a_stale_and_a_missing_schema(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script.main([], folder=tmp_path) == 0
-    assert script.main(["--check"], folder=tmp_path) == 0
+    assert script.main([], folder=tmp_path, reference=tmp_path / "reference.md") == 0
+    assert script.main(["--check"], folder=tmp_path, reference=tmp_path / "reference.md") == 0
     (tmp_path / "policy.schema.json").write_text("{}\n")
     (tmp_path / "people.schema.json").unlink()
-    assert script.main(["--check"], folder=tmp_path) == 1
+    assert script.main(["--check"], folder=tmp_path, reference=tmp_path / "reference.md") == 1
     assert "people.schema.json, policy.schema.json" in capsys.readouterr().err
     assert (tmp_path / "policy.schema.json").read_text() == "{}\n", "--check must not write"
 

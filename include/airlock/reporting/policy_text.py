@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from airlock.core.facts import FACTS
 from airlock.core.policy import Policy, Rule
 
 _PHASES = {
@@ -36,6 +37,15 @@ def policy_markdown(policy: Policy, *, only: str | None = None) -> str:
             lines += [line for rule in rules for line in _rule(rule, "###")]
     lines += [*_gates(policy), *_rego(policy)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def facts_markdown() -> str:
+    """Every fact that rules may ask for."""
+    lines = ["## Facts", "", "| fact | type | meaning | from | absent |", "|---|---|---|---|---|"]
+    for fact in FACTS.values():
+        cells = (f"`{fact.name}`", str(fact.type), fact.meaning, fact.source, fact.absent or "never")
+        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _limits(policy: Policy) -> Iterator[str]:
