@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -161,6 +162,7 @@ LINKS = [
     Link(kind="environment", tool="artifact", name="requirements.txt", found="b"),
     Link(kind="parameters", tool="mlflow", name="run", found="c"),
 ]
+ROOT = Path(__file__).parents[2]
 READY = ReadinessSpec(
     on_call="the team",
     monitoring=MonitoringPlan(signals=["data", "performance"], every_hours=24, alerts="the team"),
@@ -309,6 +311,7 @@ CASES: dict[str, Case] = {
         on_limit={"files": (lambda: scan_context(scanned()), {"maximum_files": 1})},
     ),
     "lineage": Case(good=lambda: make_context(links=LINKS)),
+    "reproducibility": Case(good=lambda: make_context(artifact=ROOT)),
     "readiness": Case(
         good=lambda: make_context(workload=make_workload(readiness=READY)),
         on_limit={

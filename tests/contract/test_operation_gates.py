@@ -240,3 +240,40 @@ def test_a_first_release_names_what_answers_when_it_is_taken_back() -> None:
     assert finding(readiness(champion=False), "rollback.version").message.endswith(
         "until there is one, rules answers"
     )
+
+
+def reproducibility(folder: Path, text: str | None, metadata: dict[str, Any], **changes: Any) -> GateResult:
+    if text is not None:
+        (folder / "requirements.txt").write_text(text)
+    workload = make_workload()
+    manifest = make_manifest(workload, environment={"scikit-learn": "1.9.1"})
+    candidate = manifest.candidate.model_copy(update={"metadata": metadata})
+    manifest = manifest.model_copy(update={"candidate": candidate})
+    context = make_context(artifact=folder, workload=workload, manifest=manifest)
+    return judge("reproducibility", context, **changes)[0]
+
+
+@pytest.mark.requirement("G-11")
+@pytest.mark.parametrize(
+    ("text", "metadata", "found"),
+    [
+        ("scikit-learn==1.9.1\nskops == 0.16\n# a comment\n", {"seed": 0}, []),
+        ("scikit-learn==1.9.1\n", {}, ["seed"]),
+        ("scikit-learn==1.9.1\n", {"seed": "soon"}, ["seed"]),
+        ("scikit-learn==1.9.1\n", {"seed": True}, ["seed"]),
+        ("scikit_learn==1.8.0\n", {"seed": 0}, ["versions"]),
+        ("scikit-learn>=1.9\nskops\n", {"seed": 0}, ["libraries"]),
+        ("skops==0.*\n", {"seed": 0}, ["libraries"]),
+        ("", {"seed": 0}, ["libraries"]),
+        (None, {}, ["seed", "libraries"]),
+    ],
+)
+def test_what_keeps_a_training_from_being_repeated_is_named(
+    tmp_path: Path, text: str | None, metadata: dict[str, Any], found: list[str]
+) -> None:
+    result = reproducibility(tmp_path, text, metadata)
+    assert [one.id for one in result.findings] == found
+    assert result.verdict is (Verdict.WARNED if found else Verdict.PASSED)
+    strict = {"unknown_seed": "fail", "unpinned_libraries": "fail", "other_versions": "fail"}
+    strictly = reproducibility(tmp_path, text, metadata, **strict)
+    assert strictly.verdict is (Verdict.FAILED if found else Verdict.PASSED)

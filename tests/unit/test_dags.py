@@ -47,7 +47,7 @@ HEAVY = [
 ]  # fmt: skip
 BEFORE = {
     "checks.data_quality", "checks.documentation", "checks.leakage", "checks.lineage", "checks.privacy",
-    "checks.readiness", "checks.security",
+    "checks.readiness", "checks.reproducibility", "checks.security",
 }  # fmt: skip
 AFTER = {"gates.bias", "gates.cost", "gates.drift", "gates.explainability", "gates.performance"}
 

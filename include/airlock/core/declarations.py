@@ -124,13 +124,6 @@ class ReadinessSpec(Value):
 class TrainingSpec(Value):
     """How a version is trained again."""
 
-    entry: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[\w./-]+\.py:[A-Za-z_]\w*$",
-            description="file.py:function inside the artifact; it gets the training frame and the seed",
-        ),
-    ] = None
     seed: Annotated[int | None, Field(ge=0, description="seed of everything random in it")] = None
 
 

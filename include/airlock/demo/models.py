@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +90,7 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
     declared = {
         "decision_threshold": model.threshold,
         "training_sha256": hash_file(training),
+        "seed": 0,
     }
     with tempfile.TemporaryDirectory(prefix="airlock-demo-") as folder:
         path = Path(folder) / "model"
@@ -97,7 +99,7 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
             path,
             serialization_format="skops",
             skops_trusted_types=TRUSTED,
-            pip_requirements=["scikit-learn", "skops"],
+            pip_requirements=[f"{name}=={version(name)}" for name in ("scikit-learn", "skops")],
             metadata={"airlock": declared},
         )
         return register_folder(settings, model.workload, path, params=_parameters(fitted))
