@@ -8,7 +8,7 @@ the log append-only, and what people wrote against the commitments in the events
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from airlock.adapters.audit.database import Database
 from airlock.adapters.audit.log import Head, Log
 from airlock.adapters.audit.personal import Sealed, Vault
-from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Span, Suspect, scan
+from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Suspect, scan
 from airlock.adapters.audit.schema import schema_problems
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
@@ -132,7 +132,7 @@ def verify(
     found.size, found.root = head.size, head.root.hex()
     workers = processes or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        tree, spans = _scan(pool, database, head.size, found, strict=strict, progress=progress)
+        tree, claimed = _scan(pool, database, head.size, found, strict=strict, progress=progress)
         keys = _Keys(pinned, log, found, restarts_accepted=accept_restarts)
         good, signed = _check_checkpoints(pool, log, tree, keys, found)
     if head.size and not (good and head.size > keys.signs_after):
@@ -143,7 +143,7 @@ def verify(
         _Anchored(name, tree, keys, found).check(history, receipts.get(name, 0))
     if not anchors:
         found.notices.append("no anchor was read: a log that was cut or rebuilt with its key looks true")
-    _check_clocks(database, spans, signed, found)
+    _check_clocks(claimed, signed, found)
     _check_outside(database, found)
     found.suspects += [Suspect(SCHEMA, None, problem) for problem in schema_problems(database)]
     found.suspects += _personal_problems(database, vault)
@@ -179,7 +179,7 @@ def _scan(
     *,
     strict: bool,
     progress: Progress | None,
-) -> tuple[_Tree, list[Span]]:
+) -> tuple[_Tree, array[int]]:
     url = database.url.render_as_string(hide_password=False)
     starts = range(0, size, _CHUNK)
     futures = [pool.submit(scan, url, start, min(start + _CHUNK, size), strict=strict) for start in starts]
@@ -192,8 +192,10 @@ def _scan(
         found.suspects += part.suspects
     hashes = b"".join(part.hashes for part in scans)
     roots = [root for part in scans for root in part.roots]
-    spans = [span for part in scans for span in part.spans]
-    return _Tree(hashes, _upper_levels(database, roots, found)), spans
+    claimed = array("q")
+    for part in scans:
+        claimed += part.times
+    return _Tree(hashes, _upper_levels(database, roots, found)), claimed
 
 
 def _upper_levels(database: Database, roots: list[bytes], found: Verification) -> list[list[bytes]]:
@@ -326,39 +328,23 @@ def _check_checkpoints(
     return good_size > 0, signed
 
 
-def _check_clocks(database: Database, spans: list[Span], signed: list[Signed], found: Verification) -> None:
+def _check_clocks(claimed: array[int], signed: list[Signed], found: Verification) -> None:
     """Notice events that claim a time at which their checkpoint was not being made.
 
     An event belongs between the signatures of the checkpoint before it and of its own. One that is further
     out waited in a spool, or somebody's clock was wrong, or it was written to look older than it is.
     """
-    sizes = [size for size, _ in signed]
-    times = [seconds * 1_000_000 for _, seconds in signed]
-    question = sa.text(
-        "SELECT l.seq, e.occurred_us FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id "
-        "WHERE l.seq >= :first AND l.seq < :last ORDER BY l.seq"
-    )
+    import numpy as np
 
-    def window(first: int, last: int) -> tuple[int, int]:
-        before, own = bisect_right(sizes, first) - 1, bisect_left(sizes, last)
-        early = times[before] - _CLOCK_US if before >= 0 else 0
-        return early, times[own] + _CLOCK_US if own < len(times) else 2**63
-
-    odd = []
-    for span in spans:
-        early, late = window(span.first, span.last)
-        if early <= span.earliest and span.latest <= late and late - early <= 3 * _CLOCK_US:
-            continue
-        rows = database.read(
-            lambda connection, span=span: connection.execute(  # type: ignore[misc]
-                question, {"first": span.first, "last": span.last}
-            ).all()
-        )
-        for seq, claimed in rows:
-            early, late = window(seq, seq + 1)
-            if isinstance(claimed, int) and not early <= claimed <= late:
-                odd.append(seq)
-    if odd:
+    sizes = np.array([size for size, _ in signed], dtype=np.int64)
+    times = np.array([seconds * 1_000_000 for _, seconds in signed], dtype=np.int64)
+    claims = np.frombuffer(claimed, dtype=np.int64)[: sizes[-1] if len(sizes) else 0]
+    if not len(claims):
+        return
+    own = np.searchsorted(sizes, np.arange(len(claims)), side="right")
+    early = np.where(own > 0, times[own - 1] - _CLOCK_US, 0)
+    odd = np.flatnonzero((claims >= 0) & ((claims < early) | (claims > times[own] + _CLOCK_US)))
+    if len(odd):
         found.notices.append(
             f"{len(odd)} events claim a time over {_CLOCK_US // 60_000_000} minutes before or after their "
             f"checkpoint was made, the first is entry {odd[0]}: they waited in a spool, or a clock was wrong"

@@ -7,6 +7,7 @@ stored, and so is each column that questions are asked by.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,16 +55,6 @@ COLUMN = "a column says something else than its event"
 MALFORMED = "an event is not in canonical form"
 
 
-@dataclass(frozen=True)
-class Span:
-    """Earliest and latest time that entries from ``first`` to ``last`` claim, microseconds since 1970."""
-
-    first: int
-    last: int
-    earliest: int
-    latest: int
-
-
 @dataclass
 class Scan:
     """What a range of the log holds.
@@ -73,14 +64,14 @@ class Scan:
         hashes: computed leaf hashes one after another, 32 bytes each.
         roots: computed roots of the complete tiles.
         suspects: what is wrong.
-        spans: which times the events claim.
+        times: which times the events claim, microseconds since 1970; -1 where one claims none.
     """
 
     start: int
     hashes: bytes = b""
     roots: list[bytes] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
+    times: array[int] = field(default_factory=lambda: array("q"))
 
 
 def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
@@ -103,7 +94,7 @@ def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
             parts.append(part.hashes)
             found.roots += part.roots
             found.suspects += part.suspects
-            found.spans += part.spans
+            found.times += part.times
             if len(part.hashes) < (last - first) * HASH_SIZE:
                 break
     found.hashes = b"".join(parts)
@@ -128,7 +119,7 @@ class _Reader:
             hashes = hash_at_once(self._cursor, first, last, times)
             if hashes is not None:
                 part = self._compared(first, hashes)
-                part.spans.append(Span(first, last, min(times), max(times)))
+                part.times = array("q", times)
                 if not part.suspects:
                     return part
         return self._read_closely(first, last)
@@ -143,8 +134,7 @@ class _Reader:
         part = self._compared(first, hashes)
         part.suspects[:0] = suspects
         times = [row[1 + COLUMNS.index("occurred_us")] for row in rows]
-        if times := [time for time in times if isinstance(time, int)]:
-            part.spans.append(Span(first, first + len(rows), min(times), max(times)))
+        part.times = array("q", [time if isinstance(time, int) else -1 for time in times])
         if gap is not None:
             part.suspects.append(Suspect(REMOVED, gap, f"the log has no entry {gap}"))
         return part
