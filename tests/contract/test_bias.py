@@ -396,3 +396,19 @@ def test_the_real_disparity_of_the_boston_data_is_found() -> None:
     result, _ = judge("bias", context({"race": race}, rows["approve"], rows["approve"]))
     assert result.verdict is Verdict.FAILED
     assert "Black get the favourable outcome in 67.5 % of 197 cases" in finding(result, "four_fifths").message
+
+
+@pytest.mark.requirement("G-5")
+def test_an_attribute_with_a_group_for_each_row_is_an_error_in_seconds() -> None:
+    rows = 30_000
+    decision = np.random.default_rng(1).integers(0, 2, rows)
+    result, files = judge("bias", context({"g": np.arange(rows).astype(str)}, decision, decision))
+    assert result.verdict is Verdict.ERROR
+    assert "0 of 30000 groups have at least 30 rows" in finding(result, "nothing_to_compare").message
+    assert len(files["bias.json"]) < 20_000
+    pairs, _ = judge(
+        "bias",
+        context({"g": np.repeat(np.arange(1500), 20).astype(str)}, decision, decision),
+        minimum_group_rows=20,
+    )
+    assert "1500 groups, and at most 1000" in finding(pairs, "too_many_groups").message

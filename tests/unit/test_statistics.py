@@ -181,6 +181,12 @@ def test_a_metric_becomes_at_most_one_finding() -> None:
     assert judged(measured(0.85, interval=None), Judge.POINT, **words) == []
 
 
+def test_an_interval_cut_off_at_zero_still_says_how_many_rows() -> None:
+    """A difference of 0.11 with a half-width of 0.15 shows 0 to 0.26: it takes more rows to exclude 0."""
+    cut = measured(0.11, threshold=0.1, direction="lower", interval=(0.0, 0.26))
+    assert judge(cut, Judge.SIGNIFICANT, no_effect=0.0).needed == 186
+
+
 def test_a_metric_with_nothing_to_be_judged_by_is_a_mistake_of_the_gate() -> None:
     with pytest.raises(ValueError, match="no threshold"):
         judge(measured(0.9, threshold=None), Judge.POINT)

@@ -62,9 +62,14 @@ def judge(metric: Metric, by: Judge, *, no_effect: float | None = None) -> Judge
     )
     if where is not Standing.UNSURE or metric.value is None or metric.interval is None or not metric.n:
         return Judgement(where)
-    return Judgement(
-        where, settling_size(metric.n, metric.value, metric.interval, _deciding(metric, by, no_effect))
-    )
+    limit, (low, high) = _deciding(metric, by, no_effect), metric.interval
+    needed = settling_size(metric.n, metric.value, (low, high), limit)
+    if needed is not None and needed <= metric.n:
+        # The end was cut off where the metric itself ends, such as a difference at 0: the other one is whole.
+        reach = max(high - metric.value, metric.value - low)
+        whole = (metric.value - reach, metric.value + reach)
+        needed = settling_size(metric.n, metric.value, whole, limit)
+    return Judgement(where, None if needed is None else max(needed, metric.n + 1))
 
 
 def _deciding(metric: Metric, by: Judge, no_effect: float | None) -> float:

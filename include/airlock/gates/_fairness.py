@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airlock.gates._predictions import Groups
 
 CROSS = " x "
+SMALL_GROUPS = 20
+"""Groups under the minimum size that are described one by one."""
+MOST_GROUPS = 1000
+"""Groups that are compared in pairs; an attribute with more is an identifier or a number."""
 _ODDS = ("true_positive_rate", "false_positive_rate")
 
 
@@ -59,12 +63,14 @@ class Fairness:
             (``None`` where a group has no such outcomes), impact ratio, whether it is large enough to be
             judged, and whether it counts for the impact ratio.
         gaps: metric name → gap over the judged groups.
+        hidden: how many more groups there are that are too small and not among ``groups``.
     """
 
     attribute: str
     groups: dict[str, dict[str, Any]]
     gaps: dict[str, Gap] = field(default_factory=dict)
     view: str = ""
+    hidden: int = 0
 
     @property
     def crossed(self) -> bool:
@@ -89,7 +95,13 @@ class Fairness:
     def table(self) -> dict[str, Any]:
         """For ``bias.json``."""
         gaps = {name: {"value": gap.value, "interval": gap.interval} for name, gap in self.gaps.items()}
-        return {"attribute": self.attribute, "view": self.view, "groups": self.groups, "gaps": gaps}
+        return {
+            "attribute": self.attribute,
+            "view": self.view,
+            "groups": self.groups,
+            "gaps": gaps,
+            "hidden": self.hidden,
+        }
 
 
 def measure(
@@ -114,19 +126,23 @@ def measure(
     counts = np.bincount(cell, minlength=4 * len(groups.names)).reshape(len(groups.names), 2, 2)
     rows = counts.sum(axis=(1, 2))
     large = rows >= sampling.minimum_group_rows
+    shown = [*np.flatnonzero(large), *np.flatnonzero(~large)[:SMALL_GROUPS]]
     described = {
-        name: _describe(counts[index], outcomes=outcome is not None, confidence=sampling.confidence)
+        groups.names[index]: _describe(
+            counts[index], outcomes=outcome is not None, confidence=sampling.confidence
+        )
         | {"judged": bool(large[index]), "excluded": bool(rows[index] < sampling.exclude_below * rows.sum())}
-        for index, name in enumerate(groups.names)
+        for index in sorted(shown)
     }
     _impact(described)
-    if large.sum() <= 1:  # a comparison takes two
-        return Fairness(attribute, described, {}, view)
+    hidden = int((~large).sum()) - min(SMALL_GROUPS, int((~large).sum()))
+    if not 1 < large.sum() <= MOST_GROUPS:  # a comparison takes two; of very many, each pair is too much
+        return Fairness(attribute, described, {}, view, hidden)
     gaps = _gaps(counts[large], sampling, outcomes=outcome is not None)
     included = {name: group for name, group in described.items() if not group["excluded"]}
     ratios = [group["impact_ratio"] for group in included.values() if group["impact_ratio"] is not None]
     gaps["impact_ratio"] = Gap(min(ratios) if len(ratios) > 1 else None)
-    return Fairness(attribute, described, gaps, view)
+    return Fairness(attribute, described, gaps, view, hidden)
 
 
 def _describe(counts: Integers, *, outcomes: bool, confidence: float) -> dict[str, Any]:

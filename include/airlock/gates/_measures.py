@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,8 +65,12 @@ def measure(model: Predictions) -> dict[str, float | None]:
     decided 1, recall when no outcome is 1, F1 when neither occurs, R² when the outcome does not vary, and
     what asks for scores when there are none.
     """
+    import numpy as np
+
     by_task = {Task.BINARY: _binary, Task.MULTICLASS: _multiclass, Task.REGRESSION: _regression}
-    return by_task[model.task](model)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of very large numbers are undefined here
+        values = by_task[model.task](model)
+    return {name: value if value is not None and isfinite(value) else None for name, value in values.items()}
 
 
 def _binary(model: Predictions) -> dict[str, float | None]:

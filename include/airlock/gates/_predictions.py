@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Integers = npt.NDArray[np.int64]
 
+MOST_CLASSES = 100
+"""Classes that are compared one by one; a label with more is a quantity or an identifier."""
+
 CLASS_SCORE = "{model}_score:{name}"
 """Column with a model's probability of one class of several."""
 
@@ -64,12 +67,16 @@ class Groups:
         """Intersections with the groups of another attribute."""
         import numpy as np
 
-        both = self.codes * len(other.names) + other.codes
-        used = np.flatnonzero(np.bincount(both, minlength=len(self.names) * len(other.names)))
-        place = np.zeros(len(self.names) * len(other.names), dtype="int64")
-        place[used] = np.arange(len(used))
+        both, kinds = self.codes * len(other.names) + other.codes, len(self.names) * len(other.names)
+        if kinds > len(both):  # no table of pairs that no row has
+            used, codes = np.unique(both, return_inverse=True)
+        else:
+            used = np.flatnonzero(np.bincount(both, minlength=kinds))
+            place = np.zeros(kinds, dtype="int64")
+            place[used] = np.arange(len(used))
+            codes = place[both]
         pairs = [divmod(int(code), len(other.names)) for code in used]
-        return Groups([f"{self.names[a]} & {other.names[b]}" for a, b in pairs], place[both])
+        return Groups([f"{self.names[a]} & {other.names[b]}" for a, b in pairs], codes)
 
 
 def groups_of(column: pd.Series[Any], words: dict[str, str]) -> Groups:
@@ -85,7 +92,8 @@ def groups_of(column: pd.Series[Any], words: dict[str, str]) -> Groups:
     named += [MISSING_GROUP if MISSING_GROUP not in named else f"{MISSING_GROUP} (no value)"]
     codes = np.where(codes < 0, len(values), codes)
     names = sorted({named[code] for code in np.unique(codes)})
-    place = np.array([names.index(name) if name in names else 0 for name in named], dtype="int64")
+    position = {name: index for index, name in enumerate(names)}
+    place = np.array([position.get(name, 0) for name in named], dtype="int64")
     return Groups(names, place[codes])
 
 
@@ -130,6 +138,12 @@ def _read(context: GateContext, label: pd.Series[Any] | None) -> list[Prediction
         return _unusable(missing[0], f"the scores hold no column {missing[0]}_prediction", context.task)
     columns = [*([] if label is None else [label]), *(scores[f"{model}_prediction"] for model in models)]
     classes = _classes(columns) if context.task is Task.MULTICLASS else []
+    if len(classes) > MOST_CLASSES:
+        return cannot_judge(
+            "classes.too_many",
+            f"there are {len(classes)} classes, and at most {MOST_CLASSES} are judged",
+            fix="put classes together, or name the task if the label is a quantity",
+        )
     outcome = None
     if label is not None:
         outcome, bad = _numbers(label, context.task, classes)
@@ -178,7 +192,8 @@ def _numbers(column: pd.Series[Any], task: Task, classes: list[str]) -> tuple[Fl
 
     if task is Task.MULTICLASS:
         codes, values = column.factorize()
-        place = np.array([*(classes.index(label_text(value)) for value in values), -1], dtype="float64")
+        position = {name: index for index, name in enumerate(classes)}
+        place = np.array([*(position[label_text(value)] for value in values), -1], dtype="float64")
         return place[codes], int((codes < 0).sum())
     numbers = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
     if task is Task.BINARY:

@@ -31,7 +31,7 @@ from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_o
 from airlock.core.judgement import judged
 from airlock.core.statistics import exceeds, percent
 from airlock.gates._config import Uncertain
-from airlock.gates._fairness import CROSS, Fairness, Gap, Sampling, error_gap, measure
+from airlock.gates._fairness import CROSS, MOST_GROUPS, Fairness, Gap, Sampling, error_gap, measure
 from airlock.gates._mitigation import mitigation_findings
 from airlock.gates._predictions import Groups, Predictions, groups_of, read_predictions
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
@@ -311,14 +311,32 @@ def _small_groups(fairness: Fairness, config: Config) -> Iterator[Finding]:
                 where=f"{fairness.attribute}: {name}",
                 fix="add rows of this group to the evaluation batch; until then nothing is known about it",
             )
+    if fairness.hidden:
+        yield Finding(
+            id="group_too_small",
+            verdict=Verdict.WARNED,
+            message=f"cannot tell for {fairness.hidden} more groups of {fairness.attribute}: as few rows",
+            where=fairness.attribute,
+            fix="put the values of this attribute into fewer groups",
+        )
 
 
 def _nothing_to_compare(fairness: Fairness, config: Config) -> Finding:
     judged_groups = len(fairness.judged)
+    if judged_groups > MOST_GROUPS:
+        return Finding(
+            id="too_many_groups",
+            verdict=Verdict.ERROR,
+            message=f"{fairness.attribute} cannot be judged: it has {judged_groups} groups, and at most "
+            f"{MOST_GROUPS} are compared",
+            where=fairness.attribute,
+            fix="put its values into groups, such as ages into ranges",
+        )
     return Finding(
         id="nothing_to_compare",
         verdict=Verdict.ERROR,
-        message=f"{fairness.attribute} cannot be judged: {judged_groups} of {len(fairness.groups)} groups "
+        message=f"{fairness.attribute} cannot be judged: {judged_groups} of "
+        f"{len(fairness.groups) + fairness.hidden} groups "
         f"{'has' if judged_groups == 1 else 'have'} at least {config.minimum_group_rows} rows, and a "
         "comparison needs two",
         where=fairness.attribute,
@@ -378,13 +396,20 @@ def _wrong(fairness: Fairness, metric: Metric) -> str:
 
 def _comparison(fairness: Fairness) -> str:
     low, high = fairness.extremes()
+    said = {name: _group(fairness, name) for name in (low, high)}
     rates = {name: group["selection_rate"] for name, group in fairness.judged.items()}
     n = fairness.groups[low]["n"], fairness.groups[high]["n"]
     what = f"the outcome {fairness.view!r}" if fairness.view else "the favourable outcome"
     return (
-        f"{low} get {what} in {percent(rates[low])} of {n[0]} cases, against "
-        f"{percent(rates[high])} of {n[1]} for {high}"
+        f"{said[low]} get {what} in {percent(rates[low])} of {n[0]} cases, against "
+        f"{percent(rates[high])} of {n[1]} for {said[high]}"
     )
+
+
+def _group(fairness: Fairness, name: str) -> str:
+    """A group in words: a bare number says nothing without its attribute."""
+    bare = not fairness.crossed and not any(character.isalpha() for character in name)
+    return f"{fairness.attribute} {name}" if bare else name
 
 
 def _metrics(fairness: Fairness, model: str, config: Config) -> Iterator[Metric]:

@@ -300,10 +300,15 @@ def _slices(
     frame, columns = context.evaluation(), context.columns
     chosen = {name: columns.sensitive.get(name, {}) for name in sorted({*columns.sensitive, *config.slices})}
     groups = {name: groups_of(frame[name], words) for name, words in chosen.items() if name in frame}
-    sure = config.shared_by(sum(len(group.names) for group in groups.values()))
+    sizes = {name: np.bincount(group.codes, minlength=len(group.names)) for name, group in groups.items()}
+    sure = config.shared_by(sum(int((size >= config.minimum_slice_rows).sum()) for size in sizes.values()))
     slices: list[dict[str, Any]] = []
     for column, group in groups.items():
+        small = np.flatnonzero(sizes[column] < config.minimum_slice_rows)
+        left_out = set(small.tolist()) if len(small) > _SMALL_SLICES else set()
         for code, name in enumerate(group.names):
+            if code in left_out:
+                continue
             rows = np.flatnonzero(group.codes == code)
             parts = [model.where(rows) for model in models]
             values = [measure(part) for part in parts]
@@ -320,7 +325,19 @@ def _slices(
             for part, measured in zip(parts, values, strict=True):
                 entry[part.model] = {metric: measured[metric] for metric in shown}
             slices.append(entry)
+        if len(small) > _SMALL_SLICES:
+            rest = {model.model: dict.fromkeys(("accuracy",)) | {primary: None} for model in models}
+            about = {
+                "attribute": column,
+                "group": f"{len(small)} small groups",
+                "n": int(sizes[column][small].sum()),
+            }
+            slices.append({**about, "judged": False, "interval": None, **rest})
     return slices
+
+
+_SMALL_SLICES = 20
+"""Slices under the minimum size that are measured one by one."""
 
 
 def _slice_findings(
