@@ -85,7 +85,7 @@ def test_personal_data_becomes_a_governed_exception(world: World) -> None:
 
     # Released by people, who see it.
     again = world.submit(models.RATE_TYPE, version)
-    assert again.wait(seconds=SLOW) is State.WAITING
+    assert again.wait(seconds=SLOW) is State.WAITING, [line.summary for line in again.release().gates]
     assert {line.gate: line.verdict for line in again.release().gates}["privacy"] == "FAILED"
     assert again.task_state("checks.privacy") == "success"
     decided = again.events(Kind.RELEASE_DECIDED)[0].data
