@@ -106,6 +106,22 @@ def test_without_two_bins_there_is_nothing_to_test() -> None:
 
 
 @pytest.mark.requirement("G-4")
+def test_many_rare_values_are_tested_too() -> None:
+    """Put together they would be one bin, and nothing could ever be told about them."""
+    rng = np.random.default_rng(4)
+    same = [np.bincount(rng.integers(0, 2000, 900), minlength=2000).astype(np.int64) for _ in range(60)]
+    used = [(a, b) for a, b in zip(same[::2], same[1::2], strict=True)]
+    p_values = [distances.chi_square(a[a + b > 0], b[a + b > 0])[2] for a, b in used]
+    assert sum(p <= 0.05 for p in p_values) <= 5
+    unique = np.repeat([1, 0], 300).astype(np.int64)
+    assert distances.chi_square(unique, unique[::-1])[2] == 1  # a number of its own for each row says nothing
+    halves = np.repeat([3, 0], 300).astype(np.int64)
+    assert distances.chi_square(halves, halves[::-1])[2] < 1e-9
+    alone = np.r_[np.zeros(5000, dtype=np.int64), 167, 167, 166]
+    assert distances.chi_square(alone, np.r_[np.full(5000, 20), 0, 0, 0])[2] < 1e-9
+
+
+@pytest.mark.requirement("G-4")
 def test_psi_by_hand() -> None:
     result = measured(["a"] * 50 + ["b"] * 50, ["a"] * 80 + ["b"] * 20)
     assert result.psi == pytest.approx((0.5 - 0.8) * math.log(0.5 / 0.8) + (0.5 - 0.2) * math.log(0.5 / 0.2))

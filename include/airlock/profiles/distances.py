@@ -28,6 +28,10 @@ _LEAST_SCALE = 0.001
 _STEPS = (64, 8)
 """Rows between two probes of a search that becomes finer where it has to."""
 
+_MANY_RARE = 20
+_DRAWS = 100
+_SEED = 20_240_603
+
 _BLOCK = 1 << 16
 """Values handled at once, so that they stay in the processor's cache."""
 
@@ -109,7 +113,8 @@ def chi_square(reference: Counts, current: Counts) -> tuple[float, int, float]:
     """Pearson's test that both samples come from one distribution.
 
     Bins in which fewer than five values are expected are put together first (Cochran, Biometrics 10,
-    1954), so that the statistic follows its distribution.
+    1954), so that the statistic follows its distribution. Where that are more than twenty bins, they would
+    be all there is to see: then the statistic of all bins is held against that of random splits of the rows.
 
     Returns:
         Statistic, degrees of freedom, p-value; 0, 0 and 1 where only one bin is left.
@@ -120,6 +125,8 @@ def chi_square(reference: Counts, current: Counts) -> tuple[float, int, float]:
     together = reference + current
     smaller = min(int(reference.sum()), int(current.sum())) / int(together.sum())
     rare = together * smaller < 5  # noqa: PLR2004  # Cochran's rule
+    if int(rare.sum()) > _MANY_RARE:
+        return _sparse_chi_square(reference, current)
     table = np.stack([reference, current])
     if rare.any():
         rest = table[:, rare].sum(axis=1, keepdims=True)
@@ -133,6 +140,35 @@ def chi_square(reference: Counts, current: Counts) -> tuple[float, int, float]:
     expected = table.sum(axis=1, keepdims=True) * (table.sum(axis=0, keepdims=True) / table.sum())
     statistic = float(((table - expected) ** 2 / expected).sum())
     return statistic, freedom, float(gammaincc(freedom / 2, statistic / 2))
+
+
+def _sparse_chi_square(reference: Counts, current: Counts) -> tuple[float, int, float]:
+    """Pearson's statistic of many rare values, against its mean and spread over random splits of the rows.
+
+    A split at random is a hypergeometric draw of the counts. The statistic is a sum over many values, hence
+    close to normal whatever each of them is; a hundred draws give its mean and spread.
+    """
+    import numpy as np
+
+    together, wanted = reference + current, int(current.sum())
+    share = wanted / int(together.sum())
+    expected = together * share
+    scale = 1 / (expected * (1 - share))  # both rows of the table deviate by the same amount
+
+    def statistic(drawn: Counts) -> float:
+        return float(((drawn - expected) ** 2 * scale).sum())
+
+    rng = np.random.default_rng(_SEED)
+    drawn = [
+        statistic(rng.multivariate_hypergeometric(together, wanted, method="marginals"))
+        for _ in range(_DRAWS)
+    ]
+    observed, spread = statistic(current), float(np.std(drawn, ddof=1))
+    freedom = len(together) - 1
+    if spread <= 0:  # every split is alike
+        return observed, freedom, 1.0
+    distance = (observed - float(np.mean(drawn))) / spread
+    return observed, freedom, 0.5 * math.erfc(distance / math.sqrt(2))
 
 
 def kolmogorov_smirnov(reference: Floats, current: Floats) -> float:
