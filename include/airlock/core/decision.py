@@ -22,7 +22,7 @@ from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Seat, Tier, Track
 from airlock.core.risk import RiskScore, risk_score
 from airlock.core.rules import Engine, FactSet, Reason, Session, evaluate_phase, policy_digest
-from airlock.core.waiver import NEVER, Waiver, covering, waive_gate
+from airlock.core.waiver import GATE, NEVER, Waiver, covering, waive_gate
 from airlock.core.workload import Workload
 
 Level = TypeVar("Level", Tier, Track)
@@ -86,9 +86,10 @@ class Decision(Value):
 def required_gates(policy: Policy) -> list[str]:
     """Gates whose evidence must be there, and the scoring pass.
 
-    By name: a bundle that was stored has lost the order in which it was written.
+    What can never be waived comes first, because it is what people are told; then by name: a bundle that was
+    stored has lost the order in which it was written.
     """
-    return [*sorted(policy.gates), SCORE]
+    return [*sorted(policy.gates, key=lambda gate: (f"{GATE}{gate}" not in NEVER, gate)), SCORE]
 
 
 def _gate_reasons(

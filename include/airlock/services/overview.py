@@ -44,7 +44,8 @@ def open_overview(deployment: Deployment) -> Overview:
 def catch_up(deployment: Deployment, overview: Overview) -> int:
     """Take over what the log has and the overview has not; returns how many entries that were."""
     first = deployment.log.bodies(0, 1)
-    origin = sha256_hex(first[0]) if first else ""
+    # Another log, or the same one seen as another deployment, makes another overview.
+    origin = sha256_hex(deployment.settings.deployment.encode() + first[0]) if first else ""
     position, known = overview.position()
     size = deployment.log.head().size
     if position and (known != origin or position > size):

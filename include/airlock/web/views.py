@@ -188,7 +188,8 @@ def _gates(evidence: dict[str, Evidence]) -> list[Data]:
             "verdict": str(record.verdict),
             "summary": record.result.summary,
             "findings": [finding.to_data() for finding in record.result.findings],
-            "metrics": [_metric(metric) for metric in record.result.metrics],
+            "limited": [_metric(metric) for metric in record.result.metrics if metric.threshold is not None],
+            "others": [_metric(metric) for metric in record.result.metrics if metric.threshold is None],
             "files": sorted(record.result.files),
         }
         for record in ordered
