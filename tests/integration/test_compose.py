@@ -73,7 +73,12 @@ def test_the_platform_is_complete(services: dict[str, Any]) -> None:
 
 
 def test_every_secret_must_be_set_and_the_refusal_says_where(services: dict[str, Any]) -> None:
-    secrets = [match for match in variables(services) if SECRET.search(match["name"])]
+    # Slack is off, and its endpoint refuses everything, until its secrets are set.
+    secrets = [
+        match
+        for match in variables(services)
+        if SECRET.search(match["name"]) and not match["name"].startswith("AIRLOCK_SLACK_")
+    ]
     assert len({match["name"] for match in secrets}) >= 10
     for match in secrets:
         assert match["operator"] == ":?", f"{match['name']} may be missing or empty"

@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for child processes. Contains secrets."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
+        values = {name: value for name, value in values.items() if value is not None}
         return {
             f"AIRLOCK_{name.upper()}": value.get_secret_value()
             if isinstance(value, SecretStr)
