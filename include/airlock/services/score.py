@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +95,16 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
     with tempfile.TemporaryDirectory(prefix="airlock-score-") as name:
         folder = Path(name)
         rows = len(read_frame(manifest.evaluation))
+        models = {"candidate": manifest.candidate, "champion": manifest.champion}
         # Each model runs in a process of its own: neither can look at the other, or change what it says.
-        both = {"candidate": _run(deployment, case, "candidate", manifest.candidate, folder)}
-        if manifest.champion is not None:
-            both["champion"] = _run(deployment, case, "champion", manifest.champion, folder)
+        # Side by side, because most of their time goes to importing libraries.
+        with ThreadPoolExecutor(len(models)) as pool:
+            running = {
+                role: pool.submit(_run, deployment, case, role, artifact, folder)
+                for role, artifact in models.items()
+                if artifact is not None
+            }
+            both = {role: future.result() for role, future in running.items()}
         ran = {role: result for role, (result, _) in both.items()}
         reports = {role: parse_json((folder / role / "report.json").read_bytes()) for role in ran}
         _check_features(case, reports["candidate"]["models"]["candidate"]["features"])
@@ -110,7 +117,7 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
                 for file in _FILES[role]
                 if (folder / role / file).is_file()
             }
-    models = {"champion": None, **{role: report["models"][role] for role, report in reports.items()}}
+    said = {"champion": None, **{role: report["models"][role] for role, report in reports.items()}}
     attempts = [
         f"{text} ({role})" if role == "champion" else text for role in ran for text in ran[role].attempts
     ]
@@ -127,8 +134,8 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
         findings=findings,
         files=files,
         details={
-            "models": models,
-            "change": diff_models(models),
+            "models": said,
+            "change": diff_models(said),
             "rows": rows,
             "shap": shap,
             "timings": {
