@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -109,3 +110,8 @@ class Evidence(Value):
 def passed_or_worst(findings: list[Finding]) -> Verdict:
     """The verdict that follows from findings: the worst of them, ``PASSED`` when there is none."""
     return worst([Verdict.PASSED, *(finding.verdict for finding in findings)])
+
+
+def most_urgent_first(records: Iterable[Evidence]) -> list[Evidence]:
+    """Evidence as people read it: what could not be judged, failed, warned, passed; then by gate."""
+    return sorted(records, key=lambda record: (-_ORDER.index(record.verdict), record.gate))

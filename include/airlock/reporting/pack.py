@@ -24,7 +24,7 @@ from airlock.reporting.regulations import REGIMES, Asked
 IMAGE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 """Files that may be shown in the page: as an image none of them can run anything."""
 
-_TONES = {
+TONES = {
     "promoted": "good", "approved": "good", "PASSED": "good", "ALLOW": "good", "approve": "good",
     "green": "good", "low": "good",
     "waiting for approval": "warn", "checking": "warn", "WARNED": "warn", "PENDING": "warn",
@@ -33,6 +33,7 @@ _TONES = {
     "promotion refused": "bad", "FAILED": "bad", "ERROR": "bad", "DENY": "bad", "reject": "bad",
     "red": "bad", "high": "bad",
 }  # fmt: skip
+"""What colour a state, verdict, track or tier has for people: good, warn or bad."""
 _OUTCOMES = {
     "ALLOW": "no person had to be asked",
     "PENDING": "people had to be asked",
@@ -126,7 +127,7 @@ def when(microseconds: int) -> str:
 
 
 def _tone(word: object) -> str:
-    return _TONES.get(str(word), "plain")
+    return TONES.get(str(word), "plain")
 
 
 def _why(view: PackView) -> str:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from airlock.core.audit import Kind
 from airlock.core.decision import Decision, Outcome
-from airlock.core.evidence import Evidence, Verdict
+from airlock.core.evidence import Evidence, most_urgent_first
 from airlock.core.notices import GateLine, Notice, Topic
 from airlock.core.people import People
 from airlock.core.policy import ApprovalRules
@@ -183,14 +183,10 @@ def _eligible(people: People, role: str, submitter: str) -> list[str]:
     return [person.user for person in people.holders(role) if person.user != submitter]
 
 
-_FIRST = {Verdict.ERROR: 0, Verdict.FAILED: 1, Verdict.WARNED: 2, Verdict.PASSED: 3}
-
-
 def _gates(evidence: dict[str, Evidence]) -> list[GateLine]:
-    ordered = sorted(evidence.values(), key=lambda record: (_FIRST[record.verdict], record.gate))
     return [
         GateLine(gate=record.gate, verdict=str(record.verdict), text=record.result.summary[:300])
-        for record in ordered
+        for record in most_urgent_first(evidence.values())
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airlock.core.approvals import Answer, QuorumState, objection
 from airlock.core.audit import Kind
 from airlock.core.errors import NotFoundError
-from airlock.core.evidence import Evidence, Metric, Verdict
+from airlock.core.evidence import Evidence, Metric, most_urgent_first
 from airlock.core.release import State
 from airlock.services.announce import outcome_sentence
 from airlock.services.overview import (
@@ -176,12 +176,8 @@ def _changes(evidence: dict[str, Evidence]) -> Data | None:
     return found or None
 
 
-_WEIGHT = {Verdict.ERROR: 0, Verdict.FAILED: 1, Verdict.WARNED: 2, Verdict.PASSED: 3}
-
-
 def _gates(evidence: dict[str, Evidence]) -> list[Data]:
     """Each gate with its numbers, those with something to say first."""
-    ordered = sorted(evidence.values(), key=lambda record: (_WEIGHT[record.verdict], record.gate))
     return [
         {
             "gate": record.gate,
@@ -192,7 +188,7 @@ def _gates(evidence: dict[str, Evidence]) -> list[Data]:
             "others": [_metric(metric) for metric in record.result.metrics if metric.threshold is None],
             "files": sorted(record.result.files),
         }
-        for record in ordered
+        for record in most_urgent_first(evidence.values())
     ]
 
 
