@@ -171,6 +171,12 @@ class Registry(Protocol):
     def quarantine(self, name: str, version: str, reason: str) -> None:
         """Tag the version as quarantined. Safe to repeat."""
 
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Tag a version without moving anything. Safe to repeat."""
+
+    def clear_champion(self, name: str, tags: Mapping[str, str]) -> None:
+        """Tag the model, then take the champion alias away: nothing is in production. Safe to repeat."""
+
 
 class SandboxRequest(Value):
     """A job for the sandbox: named inputs are made readable, everything else is out of reach.

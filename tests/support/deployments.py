@@ -318,6 +318,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.models: dict[str, dict[str, _Version]] = {}
         self.champions: dict[str, str] = {}
+        self.model_tags: dict[str, dict[str, str]] = {}
         self.moves: list[tuple[str, str]] = []
         self.calls = 0
         self._fail_at: dict[int, BaseException] = {}
@@ -385,6 +386,16 @@ class FakeRegistry:
         self._called()
         tags = {"airlock.state": "quarantined", "airlock.quarantine_reason": reason}
         self._find(name, version).tags.update(tags)
+
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        self._called()
+        self._find(name, version).tags.update({f"airlock.{key}": value for key, value in tags.items()})
+
+    def clear_champion(self, name: str, tags: Mapping[str, str]) -> None:
+        self._called()
+        self.model_tags.setdefault(name, {}).update({f"airlock.{key}": value for key, value in tags.items()})
+        if self.champions.pop(name, None) is not None:
+            self.moves.append((name, ""))
 
 
 class SelfSequencing(SqlAuditStore):

@@ -153,6 +153,20 @@ class MlflowRegistry:
             self._client.set_model_version_tag(name, version, TAG + "state", "quarantined")
             self._client.set_model_version_tag(name, version, TAG + "quarantine_reason", reason[:5000])
 
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Tag a version without moving anything. Safe to repeat."""
+        with self._translated(f"{name} version {version}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, version, TAG + key, value[:5000])
+
+    def clear_champion(self, name: str, tags: Mapping[str, str]) -> None:
+        """Tag the model, then take the champion alias away: nothing is in production. Safe to repeat."""
+        with self._translated(name):
+            for key, value in tags.items():
+                self._client.set_registered_model_tag(name, TAG + key, value[:5000])
+            if CHAMPION in self._client.get_registered_model(name).aliases:
+                self._client.delete_registered_model_alias(name, CHAMPION)
+
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException

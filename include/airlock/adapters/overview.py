@@ -220,6 +220,16 @@ def _crown(connection: sqlite3.Connection, body: Body) -> None:
     )
 
 
+def _rolled_back(connection: sqlite3.Connection, body: Body) -> None:
+    if body["release_id"]:
+        _end(connection, body, State.ROLLED_BACK)
+    data = body["data"]
+    if data["to"]:
+        _crown(connection, {**body, "version": data["to"], "release_id": data["to_release"]})
+    else:
+        connection.execute("DELETE FROM champion WHERE workload = ?", (body["workload"],))
+
+
 def _refused(connection: sqlite3.Connection, body: Body) -> None:
     _set_state(connection, body, State.REFUSED)
 
@@ -255,6 +265,7 @@ _FOLDS: dict[str, Callable[[sqlite3.Connection, Body], None]] = {
     Kind.APPROVAL_RECORDED: _answered,
     Kind.PROMOTION_FINISHED: _promoted,
     Kind.CHAMPION_ADOPTED: _crown,
+    Kind.ROLLBACK_FINISHED: _rolled_back,
     Kind.PROMOTION_REFUSED: _refused,
     Kind.VERSION_QUARANTINED: _quarantined,
     Kind.RELEASE_SEALED: _sealed,

@@ -166,6 +166,22 @@ class ReadOnlyRegistry:
         """
         raise RefusedError(f"a rehearsal does not quarantine {name} {version}: {reason}")
 
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        """Refused.
+
+        Raises:
+            RefusedError: always.
+        """
+        raise RefusedError(f"a rehearsal does not tag {name} {version} ({len(tags)} tags)")
+
+    def clear_champion(self, name: str, tags: Mapping[str, str]) -> None:
+        """Refused.
+
+        Raises:
+            RefusedError: always.
+        """
+        raise RefusedError(f"a rehearsal does not take the champion of {name} away ({len(tags)} tags)")
+
 
 def scratch_id(workload: str, version: str) -> str:
     """The id of a rehearsed release, which no real release can have."""

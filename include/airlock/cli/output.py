@@ -34,6 +34,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="pretty for peopl
 
 EXIT_CODES = {
     State.PROMOTED: 0,
+    State.ROLLED_BACK: 3,
     State.FAILED: 1,
     State.DENIED: 3,
     State.QUARANTINED: 3,

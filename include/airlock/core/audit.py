@@ -56,6 +56,17 @@ class Kind(StrEnum):
     POLICY_REJECTED = "policy.rejected"
     POLICY_PUBLISHED = "policy.published"
     CANARY_EVALUATED = "canary.evaluated"
+    ROLLBACK_STARTED = "rollback.started"
+    ROLLBACK_FINISHED = "rollback.finished"
+    ROLLBACK_REFUSED = "rollback.refused"
+    GUARD_ALIAS_MOVED = "guard.alias_moved"
+    GUARD_UNDO_STARTED = "guard.undo_started"
+    GUARD_UNDO_FINISHED = "guard.undo_finished"
+    DECISIONS_COMPARED = "decisions.compared"
+    INCIDENT_OPENED = "incident.opened"
+    INCIDENT_ACKNOWLEDGED = "incident.acknowledged"
+    INCIDENT_ESCALATED = "incident.escalated"
+    INCIDENT_RESOLVED = "incident.resolved"
     CONFLICT = "conflict"
 
     @property
@@ -101,6 +112,13 @@ _CRITICAL = frozenset(
         Kind.POLICY_APPROVED,
         Kind.POLICY_REJECTED,
         Kind.POLICY_PUBLISHED,
+        Kind.VERSION_QUARANTINED,
+        Kind.ROLLBACK_STARTED,
+        Kind.ROLLBACK_FINISHED,
+        Kind.ROLLBACK_REFUSED,
+        Kind.GUARD_ALIAS_MOVED,
+        Kind.GUARD_UNDO_STARTED,
+        Kind.GUARD_UNDO_FINISHED,
     }
 )
 
@@ -121,6 +139,10 @@ _PERSONAL = {
     Kind.WAIVER_REVOKED: ("reason",),
     Kind.POLICY_APPROVED: ("comment",),
     Kind.POLICY_REJECTED: ("comment",),
+    Kind.ROLLBACK_STARTED: ("reason",),
+    Kind.ROLLBACK_REFUSED: ("reason",),
+    Kind.INCIDENT_ACKNOWLEDGED: ("comment",),
+    Kind.INCIDENT_RESOLVED: ("happened", "why", "changes"),
 }
 
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from airlock.core.base import Value
 from airlock.core.features import FeatureSource
 from airlock.core.interview import Question
+from airlock.core.operations import Operations
 from airlock.core.risk import RiskRules
 from airlock.core.waiver import GATE, WaiverRules
 from airlock.core.workload import Name
@@ -226,6 +227,11 @@ class SandboxRules(Value):
     ] = None
 
 
+def _as_shipped(value: object) -> bool:
+    """Whether a section says what holds without it; then it has no place in the digest."""
+    return bool(value == Operations())
+
+
 def _nothing(value: object) -> bool:
     """Whether an optional section is not there; then it has no place in the digest either."""
     return value is None or value == []
@@ -264,6 +270,12 @@ class Policy(Value):
     interview: Annotated[
         list[Question], Field(exclude_if=_nothing, description="what a submitter is asked")
     ] = []
+    operations: Annotated[
+        Operations,
+        Field(
+            exclude_if=_as_shipped, description="rollback, the guard and incidents: who may, and until when"
+        ),
+    ] = Operations()
     base_case: dict[str, Any] = {}
     rego: dict[str, str] = {}
 
@@ -320,6 +332,8 @@ class Policy(Value):
         return self
 
     def _named_roles(self) -> Iterator[tuple[str, str]]:
+        if "operations" in self.model_fields_set:
+            yield from self.operations.named_roles()
         for number, source in enumerate(self.feature_sources):
             yield f"feature_sources.{number}.owner", source.owner
         yield from ((f"limits.{name}.owner", limit.owner) for name, limit in self.limits.items())

@@ -23,6 +23,7 @@ class State(StrEnum):
     READY = "approved"
     REFUSED = "promotion refused"
     PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
     FAILED = "failed"
 
     @property

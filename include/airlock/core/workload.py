@@ -120,6 +120,30 @@ class RiskSpec(Value):
     ] = 1.0
 
 
+class FallbackSpec(Value):
+    """What answers when no version that was in production may go back there (requirement R-5)."""
+
+    version: Annotated[
+        str | None, Field(pattern=r"^[1-9][0-9]{0,8}$", description="version in the MLflow registry")
+    ] = None
+    constant: Annotated[
+        bool | int | float | str | None,
+        Field(description="the answer to every request; 0 declines, or a text such as `ask a person`"),
+    ] = None
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="why this is the safe side")]
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.version is None) == (self.constant is None):
+            raise ValueError("a fallback names either a version or a constant")
+        return self
+
+
+def _absent(value: object) -> bool:
+    """Whether an optional section is not there; then it has no place in the digest either."""
+    return value is None or value == []
+
+
 class Workload(Value):
     """One governed model, application or data pipeline (requirement T-1)."""
 
@@ -148,6 +172,14 @@ class Workload(Value):
         ReadinessSpec()
     )
     training: Annotated[TrainingSpec, Field(description="how a version is trained again")] = TrainingSpec()
+    fallback: Annotated[
+        FallbackSpec | None,
+        Field(exclude_if=_absent, description="what answers when no version may go back into production"),
+    ] = None
+    downstream: Annotated[
+        list[Name],
+        Field(exclude_if=_absent, description="teams that are told which decisions a new champion changes"),
+    ] = []
 
     @property
     def plans(self) -> list[Experiment]:

@@ -17,6 +17,7 @@ _VERDICT_STYLES = {
 }
 STATE_STYLES = {
     State.PROMOTED: "green",
+    State.ROLLED_BACK: "magenta",
     State.READY: "green",
     State.CHECKING: "cyan",
     State.WAITING: "yellow",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airlock.core.audit import Kind
 from airlock.core.errors import RefusedError
 from airlock.services.deployment import Deployment
+from airlock.services.moves import arrived, moves_of
 
 
 def adopt(deployment: Deployment, workload_name: str, version: str, *, actor: str, reason: str) -> None:
@@ -29,6 +30,14 @@ def adopt(deployment: Deployment, workload_name: str, version: str, *, actor: st
             f"{model} already has a champion: version {champion.version}",
             where=workload_name,
             fix="submit the version as a release",
+        )
+    moves = moves_of(deployment, workload_name)
+    if any(arrived(event) != version or event.kind is not Kind.CHAMPION_ADOPTED for event in moves.arrivals):
+        # Where a rollback left nothing in production, adopting would be a way around every gate.
+        raise RefusedError(
+            f"{workload_name} has had a champion under Airlock before",
+            where=workload_name,
+            fix="submit the version as a release, or roll back to one that was in production",
         )
     if not reason.strip():
         raise RefusedError("no reason is given", where=workload_name, fix="say why with --reason")

@@ -16,8 +16,9 @@ from airlock.core.errors import ConflictError, IntegrityError, RefusedError
 from airlock.core.release import Release
 from airlock.services.decide import compute
 from airlock.services.deployment import Deployment
+from airlock.services.moves import moves_of, number_key
 from airlock.services.publish import is_published
-from airlock.services.releases import Case, open_case, quorum_of, read_decision
+from airlock.services.releases import Case, find_release, open_case, quorum_of, read_decision
 from airlock.services.submit import snapshot
 from airlock.services.waivers import ended_since, resting_on
 
@@ -40,7 +41,7 @@ def promote(deployment: Deployment, release_id: str) -> Event:
         _refuse(deployment, case.release, ["no decision was recorded"])
     # Counted before the champion is looked at: if another release finishes in between, its promotion
     # has taken this number and ours conflicts, instead of overwriting a champion we never compared with.
-    number = _next_number(deployment, case.workload.name)
+    number = moves_of(deployment, case.workload.name).next_number
     started = _open_start(case.release)
     # Once the alias has moved it is in production, as it was checked when it started; what is left is to
     # say so. Until then everything is checked again.
@@ -50,23 +51,6 @@ def promote(deployment: Deployment, release_id: str) -> Event:
     if started is None:
         started = _start(deployment, case, number, quorum_of(deployment, case.release, decision))
     return _finish(deployment, case, decision, started)
-
-
-def _next_number(deployment: Deployment, workload: str) -> int:
-    """The number of the next promotion: each earlier one was finished, or refused after it had started."""
-    kinds = [Kind.PROMOTION_STARTED, Kind.PROMOTION_FINISHED, Kind.PROMOTION_REFUSED]
-    running: set[str] = set()
-    ended = 0
-    for entry in deployment.audit.events(workload=workload, kinds=kinds):
-        event = entry.event
-        if event.deployment != deployment.settings.deployment:
-            continue
-        if event.kind is Kind.PROMOTION_STARTED:
-            running.add(event.release_id)
-        elif event.release_id in running:
-            running.remove(event.release_id)
-            ended += 1
-    return ended + 1
 
 
 def _open_start(release: Release) -> Event | None:
@@ -170,7 +154,7 @@ def _start(deployment: Deployment, case: Case, number: int, quorum: Quorum) -> E
     try:
         recorded = deployment.record(
             Kind.PROMOTION_STARTED,
-            f"promotion/{workload}/{number}",
+            number_key(workload, number),
             release_id=case.release.release_id,
             workload=workload,
             version=case.release.version,
@@ -180,18 +164,44 @@ def _start(deployment: Deployment, case: Case, number: int, quorum: Quorum) -> E
             },
         )
     except ConflictError as error:
-        first = deployment.find(f"promotion/{workload}/{number}")
-        other = first.release_id if first else "unknown"
-        raise ConflictError(
-            f"release {other} of the same workload is being promoted",
-            where=case.release.release_id,
-            fix=f"wait until it is done; if its task died, clear task `promote` of {other} in Airflow",
-        ) from error
+        raise _conflict(deployment, case, number) from error
     return recorded.event
+
+
+def _conflict(deployment: Deployment, case: Case, number: int) -> ConflictError:
+    first = deployment.find(number_key(case.workload.name, number))
+    if first is not None and first.kind is not Kind.PROMOTION_STARTED:
+        return ConflictError(
+            f"the champion of {case.workload.name} is being moved: {first.kind} of version {first.version}",
+            where=case.release.release_id,
+            fix="submit a release again once that is done: this one was compared with another champion",
+        )
+    other = first.release_id if first else "unknown"
+    return ConflictError(
+        f"release {other} of the same workload is being promoted",
+        where=case.release.release_id,
+        fix=f"wait until it is done; if its task died, clear task `promote` of {other} in Airflow",
+    )
+
+
+def _refuse_overtaken(deployment: Deployment, case: Case, started: Event) -> None:
+    """A rollback may have ended this promotion while its task was away; then it must not move anything."""
+    holder = moves_of(deployment, case.workload.name).running_number()
+    if holder is None or holder.key != started.key:
+        raise ConflictError(
+            "this promotion was ended while its task was away",
+            where=case.release.release_id,
+            fix="see the audit log of the workload; submit a new release",
+        )
 
 
 def _finish(deployment: Deployment, case: Case, decision: Decision, started: Event) -> Event:
     model, version = case.workload.model.registered_model, case.release.version
+    if (
+        finished := find_release(deployment, case.release.release_id).first(Kind.PROMOTION_FINISHED)
+    ) is not None:
+        return finished
+    _refuse_overtaken(deployment, case, started)
     deployment.registry.set_champion(
         model,
         version,

@@ -150,6 +150,8 @@ def state_of(deployment: Deployment, release: Release) -> State:
 
 def _state(deployment: Deployment, release: Release) -> State:
     kinds = {event.kind for event in release.events}
+    if Kind.ROLLBACK_FINISHED in kinds:
+        return State.ROLLED_BACK
     if Kind.PROMOTION_FINISHED in kinds:
         return State.PROMOTED
     decision = read_decision(deployment, release)

@@ -25,6 +25,7 @@ from airlock.core.waiver import (
 from airlock.services.approve import DENIED, EXPIRED, GRANTED, OPEN, REJECTED, Standing
 from airlock.services.deployment import Deployment
 from airlock.services.describe import markdown
+from airlock.services.moves import arrived, champions
 from airlock.services.releases import Case, open_case
 from airlock.services.requests import Question, eligible_people, person_problem, refuse, words_problem
 
@@ -420,18 +421,26 @@ def resting_releases(deployment: Deployment) -> list[tuple[Event, WaiverRequest]
         for entry in deployment.audit.events(kinds=[Kind.RELEASE_DECIDED])
         if entry.event.deployment == name
     }
-    promoted = [
-        entry.event
-        for entry in deployment.audit.events(kinds=[Kind.PROMOTION_FINISHED])
-        if entry.event.deployment == name
-    ]
-    champions = {event.workload: event for event in promoted}  # the last one of each workload
     return [
         (event, waivers[waiver_id])
-        for event in champions.values()
+        for event in in_production(deployment)
         for waiver_id in decided.get(event.release_id, [])
         if waiver_id in waivers
     ]
+
+
+def in_production(deployment: Deployment) -> list[Event]:
+    """The promotion behind each version that is in production now, also where a rollback brought it back."""
+    found = []
+    for workload, last in champions(deployment).items():
+        version = arrived(last)
+        promoted = deployment.audit.events(
+            workload=workload, version=version, kinds=[Kind.PROMOTION_FINISHED], newest_first=True
+        )
+        own = [entry.event for entry in promoted if entry.event.deployment == deployment.settings.deployment]
+        if version and own and last.kind is not Kind.CHAMPION_ADOPTED:
+            found.append(own[0])
+    return found
 
 
 def reopened(deployment: Deployment) -> list[Reopened]:
