@@ -141,7 +141,7 @@ def acknowledge(deployment: Deployment, incident_id: str, *, actor: str, comment
     if problem:
         raise _refused(deployment, incident, actor, "acknowledge", problem)
     if incident.acknowledged is None:
-        _record(deployment, Kind.INCIDENT_ACKNOWLEDGED, incident, "acknowledged", {"comment": comment}, actor)
+        _record(deployment, Kind.INCIDENT_ACKNOWLEDGED, incident, {"comment": comment}, actor=actor)
     return find_incident(deployment, incident_id)
 
 
