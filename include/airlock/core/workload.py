@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from airlock.core.base import Value
 from airlock.core.declarations import LineageSpec, ReadinessSpec, ServingSpec, TrainingSpec
 from airlock.core.experiments import Experiment
+from airlock.core.production import MonitoringSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200)]
@@ -180,6 +181,10 @@ class Workload(Value):
         list[Name],
         Field(exclude_if=_absent, description="teams that are told which decisions a new champion changes"),
     ] = []
+    monitoring: Annotated[
+        MonitoringSpec | None,
+        Field(exclude_if=_absent, description="how production is watched"),
+    ] = None
 
     @property
     def plans(self) -> list[Experiment]:
