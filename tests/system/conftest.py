@@ -1,10 +1,17 @@
-"""A real Airflow on a free port with the demo's models; shared by all system tests of a session."""
+"""A real Airflow, shared by all system tests of a session.
+
+First `airlock demo --once` puts its five releases through from nothing and stops; then `airlock up` starts
+Airflow again where the demo left it. So the demo is tested as people run it, and its releases need not be
+run a second time to look at them closely.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,15 +19,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rich.console import Console
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import Supervisor, free_port, local_passwords
-from airlock.cli.local import prepare
+from airlock.adapters.supervisor import RunState, free_port, local_passwords, port_problem
 from airlock.core.audit import Event, Kind
 from airlock.core.release import Release, State
-from airlock.demo.story import Story
+from airlock.demo import models
+from airlock.demo.story import CHAPTERS
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
@@ -49,21 +55,41 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+def airlock(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command as people do."""
+    command = [sys.executable, "-m", "airlock.cli", *arguments]
+    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=600, check=False)
+
+
 @dataclass
 class World:
-    """A running Airlock with its models."""
+    """A running Airlock with its models, and the demo's releases by their letter."""
 
     settings: Settings
-    supervisor: Supervisor
+    port: int
     deployment: Deployment
-    story: Story
+    demo: subprocess.CompletedProcess[str]
+    told: dict[str, Submitted] = field(default_factory=dict)
     _clients: dict[str, AirflowClient] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, **self.settings.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
 
     def client(self, user: str) -> AirflowClient:
         if user not in self._clients:
             password = local_passwords(self.settings).read()[user]
-            self._clients[user] = AirflowClient(self.supervisor.url, user, password)
+            self._clients[user] = AirflowClient(self.url, user, password)
         return self._clients[user]
+
+    def register(self, model: models.DemoModel) -> str:
+        """Train one more version of a demo model and return its number."""
+        features = self.deployment.config.workload(model.workload).model.features
+        return models.register(self.settings, model, features)
 
     def submit(self, workload: str, version: str, *, user: str = "dana", batch: str = "clean") -> Submitted:
         release_id, run_id = start_release(
@@ -71,23 +97,35 @@ class World:
         )
         return Submitted(self, workload, release_id, run_id)
 
+    def up(self) -> None:
+        """Start Airflow in the background, and return when it is healthy."""
+        done = airlock("up", "--detach", "--port", str(self.port), env=self.env)
+        assert done.returncode == 0, done.stderr
+
+    def supervisor(self) -> psutil.Process:
+        """The process that `airlock up` left behind, which started all others."""
+        running = RunState(self.settings.home).read()
+        assert running is not None
+        return psutil.Process(running["pid"])
+
     def scheduler(self) -> psutil.Process:
-        return psutil.Process(self.supervisor._children["scheduler"].pid)
+        (found,) = [
+            child for child in self.supervisor().children() if "scheduler" in " ".join(child.cmdline())
+        ]
+        return found
 
     def cut_the_power(self) -> None:
         """End everything at once, without a chance to say good-bye."""
-        children = self.supervisor._children
-        for child in children.values():
-            for process in [*psutil.Process(child.pid).children(recursive=True), child]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            child.wait()
+        supervisor = self.supervisor()
+        # It would stop the others in order when it sees one go.
+        supervisor.suspend()
+        for process in [*supervisor.children(recursive=True), supervisor]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         # A process may have forked while it was being looked for.
         for process in processes_of(self.settings.home):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        children.clear()
-        self.supervisor._state.clear()
 
     def champion(self, workload: str) -> str:
         found = self.deployment.registry.champion(workload)
@@ -125,6 +163,10 @@ class Submitted:
             through_waiting=through_waiting,
             seconds=seconds,
         )
+
+    @property
+    def version(self) -> str:
+        return self.release().version
 
     def finished(self, seconds: float = 120) -> str:
         """Wait for the end of the DAG run and return its state."""
@@ -184,16 +226,33 @@ def make_settings(folder: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings = make_settings(tmp_path_factory.mktemp("world"))
-    deployment = open_deployment(settings)
-    prepare(settings)
-    supervisor = Supervisor(settings, deployment.config.people(), port=free_port())
-    story = Story(settings, supervisor.url, Console(quiet=True))
-    supervisor.start()
+    folder = tmp_path_factory.mktemp("world")
+    base = make_settings(folder)
+    (folder / "project" / "data").symlink_to(ROOT / "data")
+    port = free_port()
+    env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
+    demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env)
+    assert demo.returncode == 0, demo.stderr[-3000:]
+    settings = Settings(home=base.home / "demo", config_dir=base.config_dir, deployment="demo")
+    assert processes_of(settings.home) == [], "the demo left something running"
+    world = World(settings, port, open_deployment(settings), demo)
+    world.told = _told(world)
+    world.up()
     try:
-        story.set_up(ROOT / "data" / "loanapp.csv", lambda _: None)
-        supervisor.wait_healthy()
-        story.wait_for_dags()
-        yield World(settings, supervisor, deployment, story)
+        yield world
     finally:
-        supervisor.stop()
+        down = airlock("down", env=world.env)
+        left = processes_of(settings.home)
+    assert down.returncode == 0, down.stderr
+    assert left == []
+    assert port_problem(port) == ""
+
+
+def _told(world: World) -> dict[str, Submitted]:
+    """The demo's releases, in the order in which it submitted them."""
+    submitted = [entry.event for entry in world.deployment.audit.events(kinds=[Kind.RELEASE_SUBMITTED])]
+    assert len(submitted) == len(CHAPTERS)
+    return {
+        chapter.letter: Submitted(world, event.workload, event.release_id, event.data["run_id"])
+        for chapter, event in zip(CHAPTERS, submitted, strict=True)
+    }

@@ -53,7 +53,7 @@ def changes(submitted: Submitted) -> set[tuple[str, str, str]]:
 
 @pytest.mark.requirement("E-1")
 def test_what_airflow_knows_and_the_store_does_not_is_appended_once(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.story.register(models.APPROVAL_BOOSTED))
+    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
     assert submitted.wait() is State.WAITING
     _change_by_hand(world, submitted)
     change_in_database(submitted, "checks.privacy", "failed")
@@ -133,8 +133,7 @@ def _end_and_delete(world: World, submitted: Submitted) -> None:
 
 def test_airflow_tells_what_changed_since_a_moment(world: World) -> None:
     """The fake Airflow of the unit tests rests on these forms."""
-    submitted = world.submit(models.RATE_TYPE, world.story.versions["a"])
-    submitted.finished(240)
+    submitted = world.told["a"]
     client = world.client(world.settings.service_user)
     place = submitted.dag_id, submitted.run_id
     started = client.run(*place)["start_date"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from airlock.core.audit import Kind
@@ -27,15 +25,33 @@ def answer(world: World, release_id: str, user: str, choice: str = "Approve", **
     )
 
 
+def test_the_demo_ends_as_it_should(world: World) -> None:
+    """It exited with 0, and left nothing behind: `world` looked."""
+    told = world.demo.stderr
+    assert "How the five releases ended" in told
+    for words in ("promoted", "denied", "quarantined", "approved by grace", "four-fifths", "999999.4"):
+        assert words in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.requirement("A-1", "T-3")
+def test_a_new_architecture_is_promoted_by_two_people(world: World) -> None:
+    submitted = world.told["b"]
+    assert submitted.wait() is State.PROMOTED
+    decided = submitted.events(Kind.RELEASE_DECIDED)[0].data
+    assert (decided["track"], decided["seats"]) == ("red", ["governance-analyst", "risk-officer"])
+    assert submitted.events(Kind.PROMOTION_FINISHED)[0].data["approved_by"] == ["grace", "ravi"]
+
+
 @pytest.mark.requirement("T-2", "T-3", "R-1", "E-1")
 def test_a_small_refit_is_promoted_without_a_human(world: World) -> None:
-    submitted = world.submit(models.RATE_TYPE, world.story.versions["a"])
+    submitted = world.told["a"]
     assert submitted.wait() is State.PROMOTED
-    assert world.champion(models.RATE_TYPE) == world.story.versions["a"]
     assert submitted.finished() == "success"
     decided = submitted.events(Kind.RELEASE_DECIDED)[0].data
     assert (decided["outcome"], decided["track"], decided["seats"]) == ("ALLOW", "green", [])
-    tags = world.deployment.registry.version(models.RATE_TYPE, world.story.versions["a"]).tags
+    tags = world.deployment.registry.version(models.RATE_TYPE, submitted.version).tags
+    assert tags["airlock.state"] == "champion"
     assert tags["airlock.release"] == submitted.release_id
     # Every task has an outcome, the seats that were skipped without running too.
     until(lambda: "yes" if "seat" in submitted.outcomes() else "", 30)
@@ -56,7 +72,8 @@ def test_a_small_refit_is_promoted_without_a_human(world: World) -> None:
 def test_nobody_gets_round_the_approval(world: World) -> None:
     """Viewer, submitter with the right role, state by hand, forged XCom: nothing promotes anything."""
     before = world.champion(models.APPROVAL)
-    submitted = world.submit(models.APPROVAL, world.story.versions["b"], user="omar")
+    version = world.register(models.APPROVAL_BOOSTED)
+    submitted = world.submit(models.APPROVAL, version, user="omar")
     assert submitted.wait() is State.WAITING
     seat = f"{submitted.path}/taskInstances/seat"
     body = {"chosen_options": ["Approve"], "params_input": {"comment": "I say so"}}
@@ -95,7 +112,7 @@ def test_nobody_gets_round_the_approval(world: World) -> None:
 @pytest.mark.requirement("A-2", "A-7")
 def test_one_person_fills_one_seat_and_a_changed_model_voids_the_approval(world: World) -> None:
     before = world.champion(models.APPROVAL)
-    version = world.story.register(models.APPROVAL_BOOSTED)
+    version = world.register(models.APPROVAL_BOOSTED)
     submitted = world.submit(models.APPROVAL, version)
     assert submitted.wait() is State.WAITING
     answer(world, submitted.release_id, "omar", seat=1)
@@ -120,7 +137,7 @@ def test_one_person_fills_one_seat_and_a_changed_model_voids_the_approval(world:
 
 @pytest.mark.requirement("A-5", "A-6")
 def test_a_rejection_needs_a_reason_and_closes_the_other_seat(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.story.versions["b"])
+    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
     assert submitted.wait() is State.WAITING
     with pytest.raises(Exception, match="at least 10 characters"):
         answer(world, submitted.release_id, "grace", "Reject", comment="no")
@@ -138,19 +155,18 @@ def test_a_rejection_needs_a_reason_and_closes_the_other_seat(world: World) -> N
 
 @pytest.mark.requirement("G-5", "T-5", "G-16")
 def test_the_bias_gate_refuses_with_groups_rates_limit_and_fix(world: World) -> None:
-    before = world.champion(models.APPROVAL)
-    submitted = world.submit(models.APPROVAL, world.story.versions["c"])
+    submitted = world.told["c"]
     assert submitted.wait() is State.DENIED
     summary = next(line.summary for line in submitted.release().gates if line.gate == "bias")
     for words in ("Black", "0.8", "%"):
         assert words in summary
     assert "fix it" in submitted.events(Kind.RELEASE_ANNOUNCED)[0].data["message"]
-    assert world.champion(models.APPROVAL) == before
+    assert not submitted.events(Kind.PROMOTION_STARTED)
 
 
 @pytest.mark.requirement("G-1")
 def test_a_batch_with_codes_is_refused_before_anything_is_scored(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.story.versions["d"], batch="raw")
+    submitted = world.told["d"]
     assert submitted.wait() is State.DENIED
     quality = next(line for line in submitted.release().gates if line.gate == "data_quality")
     assert quality.verdict == "FAILED"
@@ -161,14 +177,14 @@ def test_a_batch_with_codes_is_refused_before_anything_is_scored(world: World) -
 
 @pytest.mark.requirement("G-8", "R-5")
 def test_a_malicious_pickle_is_quarantined_and_never_loaded(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.story.versions["e"])
+    submitted = world.told["e"]
     assert submitted.wait() is State.QUARANTINED
     assert submitted.events(Kind.VERSION_QUARANTINED)
-    version = world.deployment.registry.version(models.APPROVAL, world.story.versions["e"])
+    version = world.deployment.registry.version(models.APPROVAL, submitted.version)
     assert version.tags["airlock.state"] == "quarantined"
-    assert not Path(world.story.marker).exists()
+    # The demo exits with 0 only if the pickle did not leave its mark; see test_failures for the demo.
     submitted.finished()
-    again = world.submit(models.APPROVAL, world.story.versions["e"])
+    again = world.submit(models.APPROVAL, submitted.version)
     with pytest.raises(Exception, match="quarantined"):
         again.wait()
 

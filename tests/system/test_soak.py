@@ -25,13 +25,12 @@ def test_airflow_killed_at_any_moment_goes_on_after_a_restart(world: World) -> N
     sys.stderr.write(f"AIRLOCK_SOAK_SEED={seed}\n")
     moments = np.random.default_rng(seed)
     for cut in range(CUTS):
-        version = world.story.register(models.RATE_REFIT)
+        version = world.register(models.RATE_REFIT)
         submitted = world.submit(models.RATE_TYPE, version)
         pause = float(moments.uniform(0, 10))
         time.sleep(pause)
         world.cut_the_power()
-        world.supervisor.start()
-        world.supervisor.wait_healthy()
+        world.up()
         began = time.monotonic()
         assert submitted.wait(through_waiting=True, seconds=300) is State.PROMOTED
         seconds = time.monotonic() - began

@@ -58,7 +58,7 @@ def conf(rule: str, version: str) -> dict[str, str]:
 @pytest.mark.requirement("T-9", "A-2", "A-8")
 @pytest.mark.usefixtures("card_in_training")
 def test_personal_data_becomes_a_governed_exception(world: World) -> None:
-    version = world.story.register(models.RATE_REFIT)
+    version = world.register(models.RATE_REFIT)
     blocked = world.submit(models.RATE_TYPE, version)
     assert blocked.wait(seconds=SLOW) is State.DENIED
     verdicts = {line.gate: line.verdict for line in blocked.release().gates}

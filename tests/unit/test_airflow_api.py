@@ -59,3 +59,25 @@ def test_what_does_not_heal_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnavailableError, match="locked"):
         client(monkeypatch, refusing(9, 200, sent)).answer("d", "r", "seat", 0, choice="Approve", comment="")
     assert len(sent) == 3
+
+
+@pytest.mark.parametrize(
+    ("received", "state", "expected"),
+    [
+        (False, "awaiting_input", True),
+        (True, "awaiting_input", False),
+        (False, "up_for_retry", False),
+        (True, "success", False),
+    ],
+)
+def test_a_seat_asks_again_when_it_waits_without_an_answer(
+    monkeypatch: pytest.MonkeyPatch, received: bool, state: str, expected: bool
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json={"response_received": received, "task_instance": {"state": state}})
+
+    assert client(monkeypatch, answer).asks_again("d", "r", "seat", 1) is expected
+    assert asked == ["/api/v2/dags/d/dagRuns/r/taskInstances/seat/1/hitlDetails"]

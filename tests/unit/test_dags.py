@@ -222,10 +222,12 @@ def test_decision_announcement_and_seal_run_whatever_happened(config: Path) -> N
 
 
 @pytest.mark.requirement("A-6")
-def test_tasks_are_retried_with_growing_delays_but_a_question_is_not(config: Path) -> None:
+def test_tasks_are_retried_with_growing_delays_and_a_question_is_asked_again_at_once(config: Path) -> None:
     for task in release_dag().tasks:
         if task.task_id == "seat":
-            assert task.retries == 0
+            assert task.retries == 10
+            assert not task.retry_exponential_backoff
+            assert task.retry_delay.total_seconds() == 1
         else:
             assert task.retries == 3, task.task_id
             assert task.retry_exponential_backoff

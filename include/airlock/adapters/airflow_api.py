@@ -221,6 +221,16 @@ class AirflowClient:
         body = {"chosen_options": [choice], "params_input": {"comment": comment}}
         self._insist("PATCH", path, json=body)
 
+    def asks_again(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> bool:
+        """Whether a seat waits without an answer, as it does after Airflow failed the task that had one.
+
+        When an answer comes before the scheduler has noted that the task parked, Airflow takes the end of
+        the parked process for a failure; the task is tried again, and its answer is gone.
+        """
+        path = _task_path(dag_id, run_id, task_id, map_index) + "/hitlDetails"
+        detail = self._call("GET", path)
+        return not detail["response_received"] and detail["task_instance"]["state"] == "awaiting_input"
+
     def wait_for_seat(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, seconds: float = 60
     ) -> None:

@@ -303,9 +303,11 @@ class RunState:
 
 
 def _start_time(pid: int) -> float | None:
-    """When a process started: a process id alone may have been given to another process since."""
+    """When a process started, while it runs: an id alone may have been given to another process since."""
     try:
-        return float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        # One that was killed stays as a zombie where nothing reaps it, such as in a bare container.
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.NoSuchProcess:
         return None
 

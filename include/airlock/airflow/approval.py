@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airlock.airflow.base import Desk, Recorder, RequestRecorder
 from airlock.core.errors import AirlockError, RefusedError
+from airlock.core.task import SEAT_TASK
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -94,6 +95,23 @@ class SeatOperator(HITLOperator):
         ]
         self.response_timeout = timedelta(seconds=asked.seconds_left)
         super().execute(context)
+
+
+def seats(roles: Any, *, desk: Desk = "release") -> Any:
+    """One seat for each of the roles that an earlier task returns.
+
+    A seat is tried again soon and often: Airflow fails one that is answered before the scheduler has noted
+    that it waits, and its people must then be asked again. A seat whose time is over is not tried again.
+    """
+    return SeatOperator.partial(
+        task_id=SEAT_TASK,
+        doc_md="One question to the people of one role. Answer under Required Actions.",
+        map_index_template="{{ task.role }}",
+        desk=desk,
+        retries=10,
+        retry_delay=timedelta(seconds=1),
+        retry_exponential_backoff=False,
+    ).expand(role=roles)
 
 
 def _index(recorder: Recorder | RequestRecorder) -> int:

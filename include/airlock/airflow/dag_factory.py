@@ -13,7 +13,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.settings import load_settings
-from airlock.airflow.approval import ApprovalSensor, SeatOperator
+from airlock.airflow.approval import ApprovalSensor, seats
 from airlock.airflow.base import AirlockOperator
 from airlock.airflow.operators import (
     AnnounceOperator,
@@ -153,12 +153,6 @@ def _tasks(policy: Policy) -> None:
         doc_md="Computes track, risk tier and decision from the evidence, with every reason.",
         trigger_rule=TriggerRule.ALL_DONE,
     )
-    seats = SeatOperator.partial(
-        task_id="seat",
-        doc_md="One question to the people of one role. Answer under Required Actions.",
-        map_index_template="{{ task.role }}",
-        retries=0,
-    ).expand(role=decide.output)
     approval = ApprovalSensor(task_id="approval", doc_md="Waits for the quorum in the audit store.")
     promote = PromoteOperator(task_id="promote", doc_md="Moves the champion alias, if everything holds.")
     # How it ended is said and recorded whatever happened before.
@@ -169,7 +163,7 @@ def _tasks(policy: Policy) -> None:
     seal = SealOperator(
         task_id="seal", doc_md="Records the final state with all digests.", trigger_rule=always
     )
-    submit >> manifest >> checks >> score >> gates >> decide >> [seats, approval]
+    submit >> manifest >> checks >> score >> gates >> decide >> [seats(decide.output), approval]
     approval >> promote >> announce >> seal
 
 
@@ -191,8 +185,8 @@ def _gate_doc(gate: str) -> str:
 def _dag_text(workload: Workload, policy: Policy) -> str:
     gates = "\n".join(f"| `{gate}` | {gate_text(gate).title} |" for gate in policy.gates)
     seats = "\n".join(
-        f"| {track} | {', '.join(seat.role for seat in seats) or 'nobody: it goes to production by itself'} |"
-        for track, seats in policy.approval.seats.items()
+        f"| {track} | {', '.join(seat.role for seat in asked) or 'nobody: it goes to production by itself'} |"
+        for track, asked in policy.approval.seats.items()
     )
     return (
         f"# {workload.title}\n\n{workload.description}\n\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, Param, TriggerRule
 
-from airlock.airflow.approval import ApprovalSensor, SeatOperator
+from airlock.airflow.approval import ApprovalSensor, seats
 from airlock.airflow.base import Desk, RequestRecorder
 from airlock.core.task import POLICY_DAG, REVOKE_DAG, WAIVER_DAG, WAIVERS_DAG
 
@@ -184,20 +184,13 @@ def waiver_dag() -> DAG:
 
 def asked_and_answered(request: RequestOperator, desk: Desk) -> ApprovalSensor:
     """The tasks after a request: a seat for each role, the wait for their answers, and how it ended."""
-    seats = SeatOperator.partial(
-        task_id="seat",
-        doc_md="One question to the people of one role. Answer under Required Actions.",
-        map_index_template="{{ task.role }}",
-        desk=desk,
-        retries=0,
-    ).expand(role=request.output)
     approval = ApprovalSensor(
         task_id="approval", desk=desk, doc_md="Waits for the answers in the audit store."
     )
     ended = SayOperator(
         task_id="ended", about=desk, doc_md="Says how it ended.", trigger_rule=TriggerRule.ALL_DONE
     )
-    request >> [seats, approval]
+    request >> [seats(request.output, desk=desk), approval]
     approval >> ended
     return approval
 

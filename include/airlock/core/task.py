@@ -11,6 +11,9 @@ from airlock.core.manifest import release_id_for
 DAG_PREFIX = "release__"
 """Ids of release DAGs start with it; the rest is the workload's name."""
 
+SEAT_TASK = "seat"
+"""Task id of the questions to people, in release DAGs and in those of requests."""
+
 WAIVER_DAG, REVOKE_DAG, WAIVERS_DAG = "airlock__waiver", "airlock__waiver_revoke", "airlock__waivers"
 """DAGs that ask for a waiver, take one back, and look after all of them."""
 

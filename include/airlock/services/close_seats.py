@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from airlock.adapters.airflow_api import service_client
+from airlock.core.task import SEAT_TASK
 from airlock.services.deployment import Deployment
-
-SEAT_TASK = "seat"
-"""Task id of the seats in a release DAG."""
 
 
 def close_seats(deployment: Deployment, dag_id: str, run_id: str) -> int:

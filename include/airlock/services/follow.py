@@ -8,7 +8,7 @@ from typing import Any
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.core.errors import RefusedError, UnavailableError
-from airlock.services.close_seats import SEAT_TASK
+from airlock.core.task import SEAT_TASK
 from airlock.services.deployment import Deployment
 from airlock.services.requests import refusal_of, request_id_for
 
@@ -65,9 +65,22 @@ def answer_request(
         UnavailableError: it is not on record in time.
     """
     seen, _ = refusal_of(deployment, request_id)
-    client.wait_for_seat(*run, SEAT_TASK, index)
-    client.answer(*run, SEAT_TASK, index, choice=choice, comment=comment)
-    wait_for_record(deployment, client, recorded, subject=request_id, run=run, seen=seen)
+    place = (*run, SEAT_TASK, index)
+
+    def send() -> None:
+        client.wait_for_seat(*place)
+        client.answer(*place, choice=choice, comment=comment)
+
+    send()
+    wait_for_record(
+        deployment,
+        client,
+        recorded,
+        subject=request_id,
+        run=run,
+        seen=seen,
+        again=(lambda: client.asks_again(*place), send),
+    )
 
 
 def wait_for_record(
@@ -78,8 +91,11 @@ def wait_for_record(
     subject: str,
     run: tuple[str, str],
     seen: int = 0,
+    again: tuple[Callable[[], bool], Callable[[], None]] | None = None,
 ) -> None:
     """Wait until something is on record.
+
+    ``again`` says whether what was sent got lost, and sends it once more.
 
     Raises:
         RefusedError: it was refused since ``seen`` refusals, or the run failed.
@@ -87,6 +103,8 @@ def wait_for_record(
     """
     until = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < until:
+        # Asked first: a seat that refused the answer waits again too, and has said so before.
+        lost = again is not None and again[0]()
         if recorded():
             return
         _, problem = refusal_of(deployment, subject, since=seen)
@@ -98,6 +116,8 @@ def wait_for_record(
                 where=f"{run[0]} {run[1]}",
                 fix="see the failed task of this run in Airflow",
             )
+        if again is not None and lost:
+            again[1]()
         time.sleep(POLL_SECONDS)
     raise UnavailableError(
         f"nothing was recorded in {WAIT_SECONDS} s", where=subject, fix="look at the run in Airflow"

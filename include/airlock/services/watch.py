@@ -13,7 +13,7 @@ from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError, 
 from airlock.core.interview import ANSWER_PREFIX
 from airlock.core.manifest import AnswerValue, release_id_for
 from airlock.core.release import Release, State
-from airlock.services.close_seats import SEAT_TASK
+from airlock.core.task import SEAT_TASK
 from airlock.services.deployment import Deployment
 from airlock.services.releases import find_release, open_case, quorum_of, read_decision, state_of
 
@@ -121,16 +121,22 @@ def answer_release(
     release = find_release(deployment, release_id)
     index = seat - 1 if seat else _open_seat(deployment, release, user)
     seen = len(release.events)
-    client.wait_for_seat(release.dag_id, release.run_id, SEAT_TASK, index)
-    client.answer(release.dag_id, release.run_id, SEAT_TASK, index, choice=choice, comment=comment)
+    place = (release.dag_id, release.run_id, SEAT_TASK, index)
+    client.wait_for_seat(*place)
+    client.answer(*place, choice=choice, comment=comment)
     until = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < until:
+        # Asked first: a seat that refused the answer waits again too, and has said so before.
+        lost = client.asks_again(*place)
         for event in find_release(deployment, release_id).events[seen:]:
             if event.actor == user and event.data.get("seat") == index:
                 if event.kind is Kind.APPROVAL_RECORDED:
                     return index
                 if event.kind is Kind.APPROVAL_REFUSED:
                     raise RefusedError(event.data["problem"], where=release_id)
+        if lost:
+            client.wait_for_seat(*place)
+            client.answer(*place, choice=choice, comment=comment)
         time.sleep(POLL_SECONDS)
     raise UnavailableError(
         "the answer was not recorded in time", where=release_id, fix="look at the seat's task log"
