@@ -17,8 +17,8 @@ from airlock.core.declarations import MonitoringPlan, ReadinessSpec, RollbackPla
 from airlock.core.evidence import GateResult, Verdict
 from airlock.core.lineage import Link
 from airlock.gates import gate_names, gate_text, load_gate
-from airlock.gates.base import GateContext, Scores, Stage
-from tests.support.gates import make_context, make_frame, make_scores, make_workload
+from airlock.gates.base import GateContext, Retrained, Scores, Stage
+from tests.support.gates import make_context, make_frame, make_retrained, make_scores, make_workload
 from tests.support.judge import configuration, judge
 from tests.support.scans import scan_context, scanned
 
@@ -192,6 +192,15 @@ def logged(milliseconds: Any = 5.0, **serving: Any) -> GateContext:
     return make_context(evaluation=frame, training=frame, workload=workload)
 
 
+def flipped(rows: int) -> Retrained:
+    """Trained again, the model decides so many rows differently, with the same scores."""
+    scores = make_retrained(make_frame()).frame
+    assert scores is not None
+    decided = scores["candidate_prediction"]
+    changed = decided.where(scores.index >= rows, 1 - decided)
+    return Retrained(scores.assign(candidate_prediction=changed), {"attempts": []})
+
+
 CASES: dict[str, Case] = {
     "data_quality": Case(
         good=with_suite,
@@ -311,7 +320,30 @@ CASES: dict[str, Case] = {
         on_limit={"files": (lambda: scan_context(scanned()), {"maximum_files": 1})},
     ),
     "lineage": Case(good=lambda: make_context(links=LINKS)),
-    "reproducibility": Case(good=lambda: make_context(artifact=ROOT)),
+    "reproducibility": Case(
+        good=lambda: make_context(artifact=ROOT, retrained=make_retrained(make_frame())),
+        unusable={
+            "a command that failed": lambda: make_context(
+                artifact=ROOT, retrained=Retrained(None, {}, problem="it failed.", fix="mend it")
+            ),
+            "other rows": lambda: make_context(artifact=ROOT, retrained=make_retrained(make_frame(399))),
+            "no rows": lambda: make_context(
+                artifact=ROOT,
+                evaluation=make_frame().head(0),
+                retrained=make_retrained(make_frame().head(0)),
+            ),
+        },
+        on_limit={
+            "the same scores": (
+                lambda: make_context(artifact=ROOT, retrained=make_retrained(make_frame())),
+                {"maximum_score_difference": 0.0, "maximum_decision_changes": 0.0},
+            ),
+            "one decision in 400": (
+                lambda: make_context(artifact=ROOT, retrained=flipped(1)),
+                {"maximum_decision_changes": 0.0025},
+            ),
+        },
+    ),
     "readiness": Case(
         good=lambda: make_context(workload=make_workload(readiness=READY)),
         on_limit={

@@ -20,7 +20,7 @@ from airlock.core.declarations import Declarations
 from airlock.core.lineage import Link
 from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
 from airlock.core.workload import DataSpec, ModelSpec, RiskSpec, Workload
-from airlock.gates.base import GateContext, Scores
+from airlock.gates.base import GateContext, Retrained, Scores
 
 ZERO = "0" * 64
 NOW_US = 1_780_000_000_000_000
@@ -116,6 +116,12 @@ def make_scores(frame: pd.DataFrame, *, champion: bool = True, threshold: float 
     return Scores(pd.DataFrame(columns), shap, shap.copy() if champion else None, details)
 
 
+def make_retrained(frame: pd.DataFrame, **details: Any) -> Retrained:
+    """The candidate of ``make_scores`` trained again: it says the same."""
+    scores = make_scores(frame, champion=False).frame
+    return Retrained(scores, {"seed": 0, "attempts": [], **details})
+
+
 def on_disk(frame: pd.DataFrame) -> Callable[[], Path]:
     """Writes the frame to a Parquet file when it is asked for; the file goes with the function."""
 
@@ -147,6 +153,7 @@ def make_context(
     artifact: Path = Path("missing"),
     scan: dict[str, Any] | None = None,
     links: list[Link] | None = None,
+    retrained: Retrained | None = None,
 ) -> GateContext:
     """A context whose every part can be replaced."""
     workload = workload or make_workload()
@@ -164,6 +171,7 @@ def make_context(
         has_champion=manifest.champion is not None,
         now_us=lambda: NOW_US,
         lineage=lambda: links or [],
+        retrained=lambda: retrained,
         candidate=lambda: manifest.candidate,
         current_path=on_disk(frame),
         reference_path=on_disk(reference),

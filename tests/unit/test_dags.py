@@ -47,9 +47,12 @@ HEAVY = [
 ]  # fmt: skip
 BEFORE = {
     "checks.data_quality", "checks.documentation", "checks.leakage", "checks.lineage", "checks.privacy",
-    "checks.readiness", "checks.reproducibility", "checks.security",
+    "checks.readiness", "checks.security",
 }  # fmt: skip
-AFTER = {"gates.bias", "gates.cost", "gates.drift", "gates.explainability", "gates.performance"}
+AFTER = {
+    "gates.bias", "gates.cost", "gates.drift", "gates.explainability", "gates.performance",
+    "gates.reproducibility",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -212,6 +215,18 @@ EDGES = {
 def test_the_edges_are_those_of_the_architecture(config: Path) -> None:
     """Among them: nothing is scored before the files were checked, nothing promoted before the approval."""
     assert {task.task_id: task.downstream_task_ids for task in release_dag().tasks} == EDGES
+
+
+@pytest.mark.requirement("G-11")
+def test_a_training_command_adds_one_task_beside_scoring(config: Path) -> None:
+    """It waits for the checks, and only the gate that reads it waits for it."""
+    training = {"command": ["python", "train.py", "{data}", "{model}"], "code": "loan"}
+    write_yaml(config / "workloads" / f"{WORKLOAD}.yaml", workload_data(training=training))
+    edges = {gate: {"score", "retrain"} for gate in BEFORE} | {"retrain": {"gates.reproducibility"}}
+    assert {task.task_id: task.downstream_task_ids for task in release_dag().tasks} == {**EDGES, **edges}
+    write_config(config, gates=["documentation", "performance"])
+    write_yaml(config / "workloads" / f"{WORKLOAD}.yaml", workload_data(training=training))
+    assert "retrain" not in release_dag().task_ids
 
 
 @pytest.mark.requirement("E-1")

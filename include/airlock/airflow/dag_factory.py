@@ -22,6 +22,7 @@ from airlock.airflow.operators import (
     ManifestOperator,
     PromoteOperator,
     ReconcileOperator,
+    ReproduceOperator,
     ScoreOperator,
     SealOperator,
     SubmitOperator,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECONCILE_DAG = "airlock__reconcile"
+REPRODUCED = "reproducibility"
+"""The gate that compares the candidate with itself, trained again."""
 
 _DEFAULTS: dict[str, Any] = {
     # MLflow, the database or a worker may be away for a moment; what was judged is never retried.
@@ -93,7 +96,7 @@ def release_dag(workload: Workload, policy: Policy) -> DAG:
         default_args={**_DEFAULTS, "owner": workload.owner},
         tags={"airlock", "release", workload.kind, workload.owner},
     ) as dag:
-        _tasks(policy)
+        _tasks(policy, retrain=bool(workload.training.command))
     # Set afterwards: Airflow copies a DAG's parameters into each of its tasks as they are made, which
     # costs a third of parsing, and gives a task that runs the DAG's parameters anyway.
     dag.params = ParamsDict(_params(workload, policy))
@@ -140,7 +143,7 @@ def _question(question: Question) -> Param:
     return Param(default=None, description=f"Why it is asked: {question.why}", **values)
 
 
-def _tasks(policy: Policy) -> None:
+def _tasks(policy: Policy, *, retrain: bool) -> None:
     submit = SubmitOperator(task_id="submit", doc_md="Opens the release in the name of who triggered it.")
     manifest = ManifestOperator(task_id="manifest", doc_md="Freezes artifact, data and policy by digest.")
     with TaskGroup("checks", tooltip="On files and data alone, before any model is loaded") as checks:
@@ -165,6 +168,11 @@ def _tasks(policy: Policy) -> None:
     )
     submit >> manifest >> checks >> score >> gates >> decide >> [seats(decide.output), approval]
     approval >> promote >> announce >> seal
+    if retrain and REPRODUCED in policy.gates:
+        again = ReproduceOperator(
+            task_id="retrain", doc_md="Trains the candidate again in the sandbox, beside the other checks."
+        )
+        checks >> again >> gates.children[f"gates.{REPRODUCED}"]
 
 
 def _gates(policy: Policy, stage: Stage) -> None:

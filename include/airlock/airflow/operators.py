@@ -103,6 +103,23 @@ class ScoreOperator(AirlockOperator):
         return _evidence_or_red(self, evidence)
 
 
+class ReproduceOperator(AirlockOperator):
+    """Trains the candidate again, once, in the sandbox, with the workload's training command.
+
+    Not red when the command fails: the reproducibility gate says so, and judges it.
+    """
+
+    ui_color = "#ede7f6"
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the evidence digest."""
+        from airlock.services.reproduce import reproduce
+
+        evidence = reproduce(recorder.deployment, recorder.release_id)
+        self.log.info("%s: %s", evidence.verdict, evidence.result.summary)
+        return evidence.digest
+
+
 def _evidence_or_red(operator: AirlockOperator, evidence: Evidence, *, waived: bool = False) -> str:
     operator.log.info("%s: %s", evidence.verdict, evidence.result.summary)
     for finding in evidence.result.findings:

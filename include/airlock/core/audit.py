@@ -18,6 +18,7 @@ class Kind(StrEnum):
 
     RELEASE_SUBMITTED = "release.submitted"
     RELEASE_FROZEN = "release.frozen"
+    RELEASE_RETRAINED = "release.retrained"
     GATE_EVALUATED = "gate.evaluated"
     RELEASE_DECIDED = "release.decided"
     APPROVAL_RECORDED = "approval.recorded"

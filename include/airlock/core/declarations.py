@@ -5,9 +5,10 @@ The same sections stand in a workload file and in the configuration of one gate 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from airlock.core.base import Value
 from airlock.core.experiments import Experiment
@@ -121,10 +122,61 @@ class ReadinessSpec(Value):
     rollback: RollbackPlan | None = None
 
 
+TRAINING_PLACES = ("data", "model", "metrics", "seed", "parameters")
+"""What a training command may ask for in braces, such as ``{data}``."""
+
+_PYTHON = ("python", "python3")
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
 class TrainingSpec(Value):
-    """How a version is trained again."""
+    """How a version is trained again: a command that makes a model folder of a data file.
+
+    The command runs in a sandbox: without network, without credentials, and without other programs, so it
+    has to be Python. ``{data}`` is the Parquet file to train on, ``{model}`` the folder to write (as
+    ``mlflow.sklearn.save_model`` does), ``{parameters}`` a JSON file with features, target, seed, threshold
+    and the parameters that the run of the version logged, ``{metrics}`` a JSON file of numbers it may write.
+    """
 
     seed: Annotated[int | None, Field(ge=0, description="seed of everything random in it")] = None
+    command: Annotated[
+        list[Text],
+        Field(
+            max_length=100,
+            description="python, a script or -m with a module, and arguments; {data}, {model}, {metrics}, "
+            "{seed} and {parameters} are filled in",
+        ),
+    ] = []
+    code: Annotated[
+        Text | None,
+        Field(description="folder with the training code, beside this file; without it, lineage.repository"),
+    ] = None
+    tolerance: Annotated[
+        float | None,
+        Field(ge=0, description="largest difference of a score after training again; the policy's holds too"),
+    ] = None
+    seconds: Annotated[float | None, Field(gt=0, description="longest training; at most the policy's")] = None
+    memory_mb: Annotated[int | None, Field(gt=0, description="most memory; at most the policy's")] = None
+
+    @model_validator(mode="after")
+    def _command_can_run(self) -> Self:
+        if not self.command:
+            return self
+        program, *words = self.command
+        if program not in _PYTHON or not words or (words[0] == "-m" and len(words) == 1):
+            raise ValueError(
+                "training.command begins with python and a script, or with python -m and a module"
+            )
+        script = words[0]
+        if script != "-m" and (script.startswith(("/", "-", "~")) or ".." in script.split("/")):
+            raise ValueError(f"training.command: the script {script!r} must lie inside the code folder")
+        named = [name for word in words for name in _PLACE.findall(word)]
+        if unknown := sorted(set(named) - set(TRAINING_PLACES)):
+            near = ", ".join(f"{{{name}}}" for name in TRAINING_PLACES)
+            raise ValueError(f"training.command: nothing is filled in for {{{unknown[0]}}}; there are {near}")
+        if missing := [name for name in ("data", "model") if name not in named]:
+            raise ValueError(f"training.command does not say where {{{missing[0]}}} goes")
+        return self
 
 
 class Declarations(Value):

@@ -86,18 +86,22 @@ class SandboxError(AirlockError):
         where: as for every error.
         fix: as for every error.
         attempts: what the code wanted and was not given, in words.
+        output: the end of what the code printed.
     """
 
-    def __init__(self, what: str, *, where: str = "", fix: str = "", attempts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, what: str, *, where: str = "", fix: str = "", attempts: Sequence[str] = (), output: str = ""
+    ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.attempts = tuple(attempts)
+        self.output = output
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_sandbox, (self.what, self.where, self.fix, self.attempts))
+        return (_rebuild_sandbox, (self.what, self.where, self.fix, self.attempts, self.output))
 
 
-def _rebuild_sandbox(what: str, where: str, fix: str, attempts: tuple[str, ...]) -> SandboxError:
-    return SandboxError(what, where=where, fix=fix, attempts=attempts)
+def _rebuild_sandbox(what: str, where: str, fix: str, attempts: tuple[str, ...], output: str) -> SandboxError:
+    return SandboxError(what, where=where, fix=fix, attempts=attempts, output=output)
 
 
 class RefusedError(AirlockError):

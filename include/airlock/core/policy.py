@@ -205,12 +205,27 @@ which the job sees neither processes nor files nor network devices of the machin
 """
 
 
+def _nothing(value: object) -> bool:
+    """Whether an optional part is not there; then it has no place in the digest either."""
+    return value is None or value == []
+
+
 class SandboxRules(Value):
     """Limits of the process in which untrusted models run."""
 
     seconds: Annotated[float, Field(gt=0)]
     memory_mb: Annotated[int, Field(gt=0)]
     output_mb: Annotated[int, Field(gt=0)]
+    training_seconds: Annotated[
+        float | None,
+        Field(
+            gt=0, exclude_if=_nothing, description="longest training of a model; sandbox.seconds without it"
+        ),
+    ] = None
+    training_memory_mb: Annotated[
+        int | None,
+        Field(gt=0, exclude_if=_nothing, description="most memory of a training; memory_mb without it"),
+    ] = None
     require_network_isolation: bool
     require_level: Annotated[
         IsolationLevel, Field(description="level of isolation below which nothing is scanned or scored")
@@ -230,11 +245,6 @@ class SandboxRules(Value):
 def _as_shipped(value: object) -> bool:
     """Whether a section says what holds without it; then it has no place in the digest."""
     return bool(value == Operations())
-
-
-def _nothing(value: object) -> bool:
-    """Whether an optional section is not there; then it has no place in the digest either."""
-    return value is None or value == []
 
 
 class Policy(Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import runpy
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,16 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.evidence import hash_file
 from airlock.adapters.mlflow_registry import quiet_mlflow
 from airlock.adapters.settings import Settings
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
 
 RATE_TYPE: Final = "rate-type-forecast"
 APPROVAL: Final = "mortgage-approval"
+
+SEED: Final = 0
+"""Of everything random in the training."""
 
 TRUSTED: Final = ["numpy.dtype", "sklearn.tree._tree.Tree"]
 """What these models need beyond what skops trusts; both only hold numbers."""
@@ -29,51 +33,23 @@ TRUSTED: Final = ["numpy.dtype", "sklearn.tree._tree.Tree"]
 
 @dataclass(frozen=True)
 class DemoModel:
-    """One version to register: how to train it, and the threshold that makes decisions of scores."""
+    """One version to register: how to train it, and the threshold that makes decisions of scores.
+
+    ``parameters`` are those of the workload's training command, and are logged with the run, so that anybody
+    can train the version again.
+    """
 
     workload: str
-    target: str
     threshold: float
-    train: Callable[[pd.DataFrame, list[str], str], Any]
+    parameters: Mapping[str, str]
 
 
-def _logistic(training: pd.DataFrame, features: list[str], target: str) -> Any:
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    steps = [
-        ("impute", SimpleImputer(strategy="median")),
-        ("scale", StandardScaler()),
-        ("model", LogisticRegression(C=0.1, max_iter=1000)),
-    ]
-    return Pipeline(steps).fit(training[features], training[target])
-
-
-def _logistic_early(training: pd.DataFrame, features: list[str], target: str) -> Any:
-    """The champion knew only the first nine tenths of the rows."""
-    return _logistic(training.iloc[: int(0.9 * len(training))], features, target)
-
-
-def _boosted(training: pd.DataFrame, features: list[str], target: str) -> Any:
-    from sklearn.ensemble import GradientBoostingClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import Pipeline
-
-    estimator = GradientBoostingClassifier(
-        n_estimators=80, learning_rate=0.08, max_depth=2, subsample=0.8, random_state=0
-    )
-    return Pipeline([("impute", SimpleImputer(strategy="median")), ("model", estimator)]).fit(
-        training[features], training[target]
-    )
-
-
-RATE_CHAMPION: Final = DemoModel(RATE_TYPE, "fixadj", 0.3, _logistic_early)
-RATE_REFIT: Final = DemoModel(RATE_TYPE, "fixadj", 0.3, _logistic)
-APPROVAL_CHAMPION: Final = DemoModel(APPROVAL, "approve", 0.4, _logistic)
-APPROVAL_BOOSTED: Final = DemoModel(APPROVAL, "approve", 0.4, _boosted)
-APPROVAL_STRICT: Final = DemoModel(APPROVAL, "approve", 0.75, _boosted)
+RATE_CHAMPION: Final = DemoModel(RATE_TYPE, 0.3, {"model": "logistic", "share": "0.9"})
+"""The champion knew only the first nine tenths of the rows."""
+RATE_REFIT: Final = DemoModel(RATE_TYPE, 0.3, {"model": "logistic", "share": "1"})
+APPROVAL_CHAMPION: Final = DemoModel(APPROVAL, 0.4, {"model": "logistic", "share": "1"})
+APPROVAL_BOOSTED: Final = DemoModel(APPROVAL, 0.4, {"model": "boosted", "share": "1"})
+APPROVAL_STRICT: Final = DemoModel(APPROVAL, 0.75, {"model": "boosted", "share": "1"})
 
 
 def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
@@ -83,15 +59,14 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
     """
     quiet_mlflow()
     import mlflow.sklearn
-    import pandas as pd
 
     training = settings.data_root / "loanapp" / "training.parquet"
-    fitted = model.train(pd.read_parquet(training), features, model.target)
     declared = {
         "decision_threshold": model.threshold,
         "training_sha256": hash_file(training),
-        "seed": 0,
+        "seed": SEED,
     }
+    fitted = _fitted(settings, model, training, features)
     with tempfile.TemporaryDirectory(prefix="airlock-demo-") as folder:
         path = Path(folder) / "model"
         mlflow.sklearn.save_model(
@@ -102,7 +77,24 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
             pip_requirements=[f"{name}=={version(name)}" for name in ("scikit-learn", "skops")],
             metadata={"airlock": declared},
         )
-        return register_folder(settings, model.workload, path, params=_parameters(fitted))
+        params = {**_parameters(fitted), **model.parameters}
+        return register_folder(settings, model.workload, path, params=params)
+
+
+def _fitted(settings: Settings, model: DemoModel, training: Path, features: list[str]) -> Any:
+    """Fitted by the very code that the sandbox runs when it trains the version again."""
+    import pandas as pd
+
+    workload = ConfigFolder(settings.config_dir).workload(model.workload)
+    script = settings.config_dir / "workloads" / str(workload.training.code) / "train.py"
+    code = runpy.run_path(str(script))
+    told = {
+        "features": features,
+        "target": workload.model.target,
+        "seed": SEED,
+        "parameters": model.parameters,
+    }
+    return code["fit"](pd.read_parquet(training), told)
 
 
 def _parameters(pipeline: Any) -> dict[str, str]:

@@ -85,6 +85,24 @@ class Scores:
     reasons: pd.DataFrame | None = None
 
 
+@dataclass(frozen=True)
+class Retrained:
+    """The candidate trained again by the workload's command, on the same data, code and parameters.
+
+    Attributes:
+        frame: as in ``Scores``, with ``candidate_`` for the model that was trained again; ``None`` when it
+            could not be.
+        details: seed, digests of data and code, metrics of the command, and what it was refused.
+        problem: why it could not be trained again; empty when it could.
+        fix: what to do about that, with the last lines of the command.
+    """
+
+    frame: pd.DataFrame | None
+    details: dict[str, Any]
+    problem: str = ""
+    fix: str = ""
+
+
 def no_advisories(_: Sequence[str]) -> AdvisoryBook:
     """The answer of a deployment that has no advisory database.
 
@@ -100,6 +118,10 @@ def no_advisories(_: Sequence[str]) -> AdvisoryBook:
 
 def _no_links() -> list[Link]:
     return []
+
+
+def _not_retrained() -> Retrained | None:
+    return None
 
 
 @dataclass
@@ -126,6 +148,7 @@ class GateContext:
         scored: whether there are any. A release that reaches a gate after scoring has them.
         has_reference: whether there is reference data.
         lineage: links to what the candidate was made of, as they stood when it was frozen.
+        retrained: the candidate trained again; ``None`` where no training command is given.
         declared: what the owner says about origin, cost, operation and training.
         artifact: a folder with the candidate's files: read them, never load or execute them.
         advisories: known vulnerabilities of packages, by their names.
@@ -156,6 +179,7 @@ class GateContext:
     advisories: Callable[[Sequence[str]], AdvisoryBook] = no_advisories
 
     lineage: Callable[[], list[Link]] = _no_links
+    retrained: Callable[[], Retrained | None] = _not_retrained
     has_champion: bool = False
     scored: bool = True
     has_reference: bool = True

@@ -34,9 +34,11 @@ from airlock.gates.base import GateContext, Scores, no_advisories
 from airlock.ports import Clock, SandboxRequest
 from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
+from airlock.services.folders import write_folder
 from airlock.services.gate_files import coded
 from airlock.services.lineage import read_links
 from airlock.services.releases import Case, open_case, read_evidence
+from airlock.services.retrained import read_retrained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,14 +208,7 @@ def read_frame(reference: DataRef) -> pd.DataFrame:
 
 def materialise(deployment: Deployment, artifact: ArtifactRef, target: Path) -> Path:
     """Write the frozen files of an artifact into ``target``, each verified."""
-    for file in artifact.files:
-        path = target / file.path
-        if not path.resolve().is_relative_to(target.resolve()):
-            raise IntegrityError(f"file name {file.path!r} leaves the artifact folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(deployment.evidence.get(file.sha256))
-    target.mkdir(parents=True, exist_ok=True)
-    return target
+    return write_folder(deployment.evidence, artifact.files, target)
 
 
 def sandbox_request(
@@ -280,6 +275,7 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             task=task_of(case.workload),
             positive=_positive(case),
             scores=cache(lambda: _read_scores(deployment, case)),
+            retrained=cache(lambda: read_retrained(deployment, case)),
             artifact=artifact,
             suite=lambda: parse_json(evidence.get(manifest.suite_digest)),
             documentation=lambda: evidence.get(manifest.documentation_digest).decode(),

@@ -26,8 +26,11 @@ from airlock.services.deployment import Deployment
 from airlock.services.evaluate import evaluate
 from airlock.services.preflight import Places, needed_seat, result_notes, unheld
 from airlock.services.releases import Case, open_case, read_evidence
+from airlock.services.reproduce import REPRODUCED, reproduce
+from airlock.services.retrained import RETRAIN
 from airlock.services.score import score
 from airlock.services.submit import freeze, submit
+from airlock.services.training import CODE
 from airlock.services.waivers import in_force
 
 SUBMITTER = "preflight"
@@ -127,6 +130,10 @@ def _run_gates(scratch: Deployment, case: Case, seconds: dict[str, float], *, fu
     seconds[SCORE] = round(time.perf_counter() - started, 3)
     if not scored.verdict.allows:
         return scored.result.summary
+    if REPRODUCED in case.policy.gates and CODE in case.manifest.code:
+        started = time.perf_counter()
+        reproduce(scratch, release_id)
+        seconds[RETRAIN] = round(time.perf_counter() - started, 3)
     for gate in stages[Stage.AFTER_SCORING]:
         _timed(scratch, release_id, gate, seconds)
     return ""

@@ -29,8 +29,8 @@ from airlock.services.evaluate import (
     recorded_evidence,
     sandbox_request,
 )
-from airlock.services.model_files import read_mlmodel
 from airlock.services.releases import Case, open_case, read_evidence
+from airlock.services.scoring import check_scores, model_job, reviewed_types
 from airlock.services.waivers import waived
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def score(deployment: Deployment, release_id: str) -> Evidence:
     case = open_case(deployment, release_id)
     if (earlier := recorded_evidence(deployment, case, SCORE)) is not None:
         return earlier
-    _refuse_unchecked(deployment, case)
+    refuse_unchecked(deployment, case)
     config = {**case.policy.sandbox.to_data(), "seed": SEED}
     started = time.monotonic()
     try:
@@ -74,7 +74,7 @@ def score(deployment: Deployment, release_id: str) -> Evidence:
     return keep_evidence(deployment, case, SCORE, config=config, result=result, seconds=seconds)
 
 
-def _refuse_unchecked(deployment: Deployment, case: Case) -> None:
+def refuse_unchecked(deployment: Deployment, case: Case) -> None:
     """Judge by evidence and waivers, never by the state of the tasks before this one."""
     evidence = read_evidence(deployment, case)
     for gate in case.policy.gates:
@@ -162,7 +162,13 @@ def _run(
     output.mkdir()
     job = {
         "kind": "score",
-        role: _model_job(case, role, artifact, source),
+        role: model_job(
+            source,
+            role=role,
+            where=f"{model.registered_model} version {artifact.version}",
+            metadata=artifact.metadata,
+            reviewed=reviewed_types(case.policy),
+        ),
         "evaluation": "evaluation",
         "background": "background",
         "features": model.features,
@@ -239,32 +245,6 @@ def isolation_text(isolation: list[str]) -> str:
     return ", ".join(plain if "no network" in plain else [*plain, "the network was NOT isolated"])
 
 
-def _model_job(case: Case, role: str, artifact: ArtifactRef, folder: Path) -> dict[str, Any]:
-    flavor = (read_mlmodel(folder / "MLmodel").get("flavors") or {}).get("sklearn") or {}
-    path = flavor.get("pickled_model")
-    if not isinstance(path, str) or not (folder / path).is_file() or not path.endswith(".skops"):
-        raise InvalidInputError(
-            f"the {role} has no skops model file that its MLmodel names",
-            where=f"{case.workload.model.registered_model} version {artifact.version}",
-            fix="log it with mlflow.sklearn.log_model(..., serialization_format='skops')",
-        )
-    threshold = artifact.metadata.get("decision_threshold", 0.5)
-    if not isinstance(threshold, float | int) or not 0 < threshold < 1:
-        raise InvalidInputError(
-            f"decision_threshold of the {role} is {threshold!r}, not a number between 0 and 1",
-            where=f"{case.workload.model.registered_model} version {artifact.version}",
-            fix="log the model with metadata={'airlock': {'decision_threshold': 0.5}}",
-        )
-    reviewed = case.policy.gates.get("security", {}).get("reviewed_types", [])
-    return {
-        "artifact": role,
-        "model_path": path,
-        "format": "skops",
-        "threshold": float(threshold),
-        "trusted": reviewed,
-    }
-
-
 def _check_features(case: Case, used: list[str]) -> None:
     """A model may use what its workload names: anything else was never reviewed, and may be the answer."""
     if others := sorted(set(used) - set(case.workload.model.features)):
@@ -293,28 +273,9 @@ def _merged_scores(case: Case, paths: dict[str, Path], rows: int) -> pd.DataFram
                 f"the sandbox wrote {len(frame)} rows with columns {sorted(map(str, frame.columns))}, "
                 f"expected {rows} rows with {sorted(names)}"
             )
-        _check_values(case, role, frame)
+        check_scores(case.workload.model.task, role, frame)
         frames.append(frame)
     return pd.concat(frames, axis=1)
-
-
-def _check_values(case: Case, role: str, frame: pd.DataFrame) -> None:
-    import numpy as np
-
-    task, predictions = case.workload.model.task, frame[f"{role}_prediction"]
-    scores = [frame[name] for name in frame.columns if name != f"{role}_prediction"]
-    if task == "regression":
-        usable = all(np.isfinite(column.to_numpy("float64")).all() for column in (*scores, predictions))
-    else:
-        usable = all(column.between(0, 1).all() for column in scores)
-        usable &= bool(predictions.notna().all() if task == "multiclass" else predictions.isin([0, 1]).all())
-    if not usable:
-        raise SandboxError(
-            f"the {role} gives scores that are not probabilities or predictions other than 0 and 1"
-            if task != "regression"
-            else f"the {role} gives predictions that are no numbers",
-            fix="the model needs predict_proba (a regressor: predict) with no missing values",
-        )
 
 
 def quarantine_if_unsafe(deployment: Deployment, evidence: Evidence) -> bool:

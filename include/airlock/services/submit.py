@@ -14,18 +14,30 @@ from airlock.core.audit import Kind
 from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
 from airlock.core.interview import check_answers
-from airlock.core.manifest import AnswerValue, ArtifactRef, DataRef, FileRef, Manifest
+from airlock.core.lineage import Link
+from airlock.core.manifest import AnswerValue, ArtifactRef, DataRef, Manifest
 from airlock.core.policy import Policy
 from airlock.core.release import Release
 from airlock.core.workload import Workload
-from airlock.ports import ModelVersion
+from airlock.ports import ModelVersion, RunFacts
 from airlock.services import model_files
 from airlock.services.deployment import Deployment
+from airlock.services.folders import keep_folder, regular_files
 from airlock.services.interview import required_questions
 from airlock.services.lineage import KEY, collect_links, keep_links
 from airlock.services.policy_check import refuse_problems
 from airlock.services.publish import require_published
 from airlock.services.releases import find_release
+from airlock.services.training import (
+    CODE,
+    CODE_DIGEST,
+    PARAMETERS,
+    code_folder,
+    files_digest,
+    keep_code,
+    read_files,
+    training_parameters,
+)
 
 MAX_CONTEXT = 20_000
 """Characters of business context; more belongs into the model card."""
@@ -220,10 +232,33 @@ def _code(
     """The training run, its git commit, and the digest of all links of lineage."""
     run = deployment.registry.run(run_id)
     root = deployment.settings.data_root
+    trained_by, code_links = _training(deployment, workload, artifact, run)
     links = collect_links(workload.lineage, root, artifact, training_sha256=training.sha256, run=run)
-    code = {"mlflow_run": run_id, KEY: keep_links(deployment.evidence, links)}
+    links += code_links
+    code = {"mlflow_run": run_id, KEY: keep_links(deployment.evidence, links), **trained_by}
     commit = run.commit or workload.lineage.commit
     return {**code, "git_commit": commit} if commit else code
+
+
+def _training(
+    deployment: Deployment, workload: Workload, artifact: ArtifactRef, run: RunFacts
+) -> tuple[dict[str, str], list[Link]]:
+    """Training code and parameters by digest, and the code's link; nothing without a training command."""
+    if not workload.training.command:
+        return {}, []
+    folder = code_folder(deployment, workload)
+    kept = keep_code(deployment, folder)
+    parameters = training_parameters(
+        workload.training, workload.model, metadata=artifact.metadata, logged=run.params
+    )
+    link = Link(
+        kind="code",
+        tool="files",
+        name=f"training code {folder.name}",
+        claimed=str(artifact.metadata.get(CODE_DIGEST) or ""),
+        found=files_digest(read_files(deployment, kept)),
+    )
+    return {CODE: kept, PARAMETERS: deployment.evidence.put(canonical_json(parameters))}, [link]
 
 
 def checked_policy(deployment: Deployment, version: str) -> Policy:
@@ -256,8 +291,14 @@ def snapshot(deployment: Deployment, model: str, version: str) -> ArtifactRef:
     with tempfile.TemporaryDirectory(prefix="airlock-artifact-") as folder:
         root = Path(folder) / "artifact"
         deployment.registry.download(model, version, root)
-        files = [_freeze_file(deployment, root, path) for path in _regular_files(root, f"{model} {version}")]
-        if not files:
+        paths = regular_files(
+            root,
+            where=f"{model} {version}",
+            maximum=MAX_ARTIFACT_FILES,
+            what="the artifact",
+            fix="log the model alone, without data",
+        )
+        if not (files := keep_folder(deployment.evidence, root, paths)):
             raise InvalidInputError(
                 "the artifact is empty",
                 where=f"{model} {version}",
@@ -273,38 +314,6 @@ def snapshot(deployment: Deployment, model: str, version: str) -> ArtifactRef:
             outputs=outputs,
             packages=model_files.packages(root),
         )
-
-
-def _regular_files(root: Path, where: str) -> list[Path]:
-    paths = [path for path in sorted(root.rglob("*")) if path.is_symlink() or not path.is_dir()]
-    if len(paths) > MAX_ARTIFACT_FILES:
-        raise InvalidInputError(
-            f"the artifact has {len(paths)} files", where=where, fix="log the model alone, without data"
-        )
-    for path in paths:
-        if path.is_symlink() or not path.is_file():
-            raise InvalidInputError(
-                f"the artifact holds {path.name!r}, which is a link or special file",
-                where=where,
-                fix="log plain files only",
-            )
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(
-                f"the artifact holds a file whose name is no text: {path.name!r}",
-                where=where,
-                fix="log files with plain names",
-            ) from error
-    return paths
-
-
-def _freeze_file(deployment: Deployment, root: Path, path: Path) -> FileRef:
-    return FileRef(
-        path=path.relative_to(root).as_posix(),
-        sha256=deployment.evidence.put_file(path),
-        size=path.stat().st_size,
-    )
 
 
 def _environment() -> dict[str, str]:

@@ -70,10 +70,12 @@ def refuse_failure(request: SandboxRequest, ended: Ended, output: Path) -> None:
     try:
         _refuse_failure(request, ended, output)
     except SandboxError as error:
-        if not (attempts := attempts_of(ended)):
-            raise
-        what = f"{error.what}; {tried(attempts)}"
-        raise SandboxError(what, where=error.where, fix=error.fix, attempts=attempts) from None
+        attempts = attempts_of(ended)
+        what = f"{error.what}; {tried(attempts)}" if attempts else error.what
+        printed = _last("\n".join(text for text in (ended.stdout, ended.stderr) if text.strip()))
+        raise SandboxError(
+            what, where=error.where, fix=error.fix, attempts=attempts, output=printed
+        ) from None
 
 
 def _refuse_failure(request: SandboxRequest, ended: Ended, output: Path) -> None:

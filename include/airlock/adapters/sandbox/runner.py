@@ -1,4 +1,4 @@
-"""Runs the job in ``job.json``: ``scan`` looks at model files, ``score`` runs models on data.
+"""Runs the job in ``job.json``: ``scan`` looks at model files, ``score`` runs models, ``train`` makes one.
 
 It runs in the sandbox and imports nothing of Airlock. A failure is told in ``output/error.json``.
 """
@@ -12,20 +12,21 @@ import sys
 import traceback
 from pathlib import Path
 
-JOBS = {"scan": "inside.scan", "score": "inside.score"}
+JOBS = {"scan": "inside.scan", "score": "inside.score", "train": "inside.train"}
 
 
 def main() -> int:
     """Run the job in the working folder; 0 when it succeeded."""
     output = Path("output").resolve()
-    # shap draws nothing here, but would import matplotlib for 0.4 s, and build its font cache for seconds
-    # in a home folder that is always new. Without it shap leaves its plots out, by its own design.
-    sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
     # Python asks a program for the processor's name, which libraries ask of Python in good faith.
     if (processor := getattr(platform, "_Processor", None)) is not None:
         processor.get = staticmethod(str)
     try:
         job = json.loads(Path("job.json").read_text())
+        if job["kind"] != "train":
+            # shap draws nothing here, but would import matplotlib for 0.4 s, and build its font cache for
+            # seconds in a home folder that is always new. Without it shap leaves its plots out, by design.
+            sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
         importlib.import_module(JOBS[job["kind"]]).run(job, Path("inputs").resolve(), output)
     except BaseException as error:  # noqa: BLE001 - whatever a model raises, SystemExit too, must be told
         report = {

@@ -97,7 +97,9 @@ def run(job: dict[str, Any], inputs: Path, output: Path) -> None:
         scores |= _columns(model, values)
     pd.DataFrame(scores).to_parquet(output / "scores.parquet", index=False)
     laps["scored"] = time.perf_counter()
-    shap = _explain(models, evaluation.head(job["shap_rows"]), background, output, job)
+    # Without rows to explain, such as of a model that is only compared, no explainer is loaded.
+    explained_rows = evaluation.head(job["shap_rows"])
+    shap = _explain(models, explained_rows, background, output, job) if len(explained_rows) else {}
     laps["explained"] = time.perf_counter()
     names = [*laps]
     report = {
