@@ -270,8 +270,8 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),
             reference_path=cache(lambda: verified_path(manifest.training)),
-            evaluation=cache(lambda: _labelled(case, read_frame(manifest.evaluation))),
-            training=cache(lambda: _labelled(case, read_frame(manifest.training))),
+            evaluation=cache(lambda: labelled(case, read_frame(manifest.evaluation))),
+            training=cache(lambda: labelled(case, read_frame(manifest.training))),
             task=task_of(case.workload),
             positive=_positive(case),
             scores=cache(lambda: _read_scores(deployment, case)),
@@ -291,7 +291,7 @@ def _positive(case: Case) -> Label | None:
     return 1 if model.positive is None and model.task == "classification" else model.positive
 
 
-def _labelled(case: Case, frame: pd.DataFrame) -> pd.DataFrame:
+def labelled(case: Case, frame: pd.DataFrame) -> pd.DataFrame:
     """Data as gates read it: of two outcomes, 1 is the favourable one whatever the data calls it."""
     model = case.workload.model
     if model.task != "classification" or model.positive is None or model.target not in frame:

@@ -20,10 +20,12 @@ from airlock.gates._reasons import reason_texts
 from airlock.gates._requirements import CONDA_ONLY, read_requirements
 from airlock.gates.base import Stage
 from airlock.ports import SandboxResult
+from airlock.profiles.flips import flips
 from airlock.services.deployment import Deployment
 from airlock.services.evaluate import (
     error_result,
     keep_evidence,
+    labelled,
     materialise,
     read_frame,
     recorded_evidence,
@@ -94,7 +96,8 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
     manifest = case.manifest
     with tempfile.TemporaryDirectory(prefix="airlock-score-") as name:
         folder = Path(name)
-        rows = len(read_frame(manifest.evaluation))
+        frame = read_frame(manifest.evaluation)
+        rows = len(frame)
         models = {"candidate": manifest.candidate, "champion": manifest.champion}
         # Each model runs in a process of its own: neither can look at the other, or change what it says.
         # Side by side, because most of their time goes to importing libraries.
@@ -136,6 +139,7 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
         details={
             "models": said,
             "change": diff_models(said),
+            "flips": _flips(case, frame, scores),
             "rows": rows,
             "shap": shap,
             "timings": {
@@ -149,6 +153,19 @@ def _score(deployment: Deployment, case: Case) -> GateResult:
             "environments": {role: environment for role, (_, environment) in both.items()},
             "versions": reports["candidate"].get("versions", {}),
         },
+    )
+
+
+def _flips(case: Case, frame: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
+    """Which decisions change; kept beside the scores, so that a page need not read a million rows."""
+    model = case.workload.model
+    return flips(
+        labelled(case, frame),
+        scores,
+        task=model.task,
+        features=model.features,
+        target=model.target,
+        sensitive=case.workload.data.sensitive,
     )
 
 
