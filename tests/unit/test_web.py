@@ -135,9 +135,9 @@ def test_the_submitter_is_told_why_there_is_no_button(world: World, manager: Fak
 def test_a_blocked_release_says_what_to_mend_and_how_to_try_again(world: World, manager: FakeManager) -> None:
     release_id = world.judged("2", verdicts={"performance": Verdict.FAILED})
     text = client(world, "dana").get(f"/releases/{release_id}").text
-    assert "Why it was stopped, and how to go on" in text
+    assert "Why was I blocked?" in text
     assert "fix performance" in text
-    assert "airlock submit loan-model --version N" in text
+    assert f"airlock release again {release_id} --version N" in text
 
 
 @pytest.mark.requirement("E-6")

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from airlock.adapters import overview_beside
 from airlock.core.audit import Kind
 from airlock.core.errors import UnavailableError
 from airlock.core.release import State
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the tables change; an overview of another version is made again."""
 
 _SCHEMA = """
@@ -35,7 +36,7 @@ CREATE INDEX release_by_workload ON release (workload, submitted_us);
 CREATE INDEX release_by_state ON release (state, submitted_us);
 CREATE TABLE gate (
     release_id TEXT NOT NULL, gate TEXT NOT NULL, workload TEXT NOT NULL, verdict TEXT NOT NULL,
-    seconds REAL NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (release_id, gate)
+    seconds REAL NOT NULL, at_us INTEGER NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY (release_id, gate)
 ) WITHOUT ROWID;
 CREATE INDEX gate_by_time ON gate (at_us, gate, verdict, seconds, workload);
 CREATE TABLE seat (
@@ -77,8 +78,9 @@ class Overview:
             if _position(connection)[0] != start:
                 return False
             for body in bodies:
-                if (fold := _FOLDS.get(body["kind"])) is not None:
-                    fold(connection, body)
+                for folds in (_FOLDS, overview_beside.FOLDS):
+                    if (fold := folds.get(body["kind"])) is not None:
+                        fold(connection, body)
             connection.execute(
                 "INSERT INTO position VALUES (1, ?, ?) ON CONFLICT DO UPDATE SET seq = ?, origin = ?",
                 (start + len(bodies), origin, start + len(bodies), origin),
@@ -132,7 +134,7 @@ class Overview:
 def _create(connection: sqlite3.Connection) -> None:
     for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         connection.execute(f'DROP TABLE "{name}"')
-    for statement in _SCHEMA.split(";"):
+    for statement in (_SCHEMA + overview_beside.SCHEMA).split(";"):
         if statement.strip():
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -161,10 +163,10 @@ def _submitted(connection: sqlite3.Connection, body: Body) -> None:
 def _evaluated(connection: sqlite3.Connection, body: Body) -> None:
     data = body["data"]
     connection.execute(
-        "INSERT INTO gate VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO gate VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             body["release_id"], data["gate"], body["workload"], data["verdict"], data["seconds"],
-            body["occurred_us"],
+            body["occurred_us"], data["evidence"],
         ),
     )  # fmt: skip
 

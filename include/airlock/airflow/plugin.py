@@ -21,7 +21,14 @@ class AirlockPlugin(AirflowPlugin):
     # Airflow declares these as plain attributes and only ever reads them.
     listeners = [listener]
     external_views = [
-        {"name": "Airlock", "href": f"{PREFIX}/", "destination": "nav", "url_route": "airlock"},
+        {
+            "name": "Airlock",
+            "href": f"{PREFIX}/",
+            "destination": "nav",
+            "url_route": "airlock",
+            "icon": f"{PREFIX}/static/icon.svg",
+            "icon_dark_mode": f"{PREFIX}/static/icon-dark.svg",
+        },
         {
             "name": "Review",
             "href": f"{PREFIX}/runs/{{DAG_ID}}/{{RUN_ID}}",

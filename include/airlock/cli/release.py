@@ -28,6 +28,7 @@ from airlock.core.errors import AirlockError, ConfigurationError, InvalidInputEr
 from airlock.core.release import Release, State
 from airlock.reporting.terminal import STATE_STYLES, gate_table, reason_table
 from airlock.services.announce import outcome_sentence
+from airlock.services.blocked import submit_again, why_blocked
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.interview import given_answers
 from airlock.services.releases import find_release, list_releases, quorum_of, read_decision
@@ -231,6 +232,52 @@ def show(release: ReleaseArgument, *, output: FormatOption = Format.PRETTY) -> N
             console.print(
                 f"[yellow]waiting[/] for {role}: airlock approve {safe(found.release_id)} --user NAME"
             )
+
+
+@app.command("why")
+def why(release: ReleaseArgument, *, output: FormatOption = Format.PRETTY) -> None:
+    """Why was it blocked? What stopped a release, how to fix each part, and how to try again."""
+    found = why_blocked(open_deployment(), release)
+    if output is Format.JSON:
+        emit(found.to_data())
+        return
+    console.print(f"[bold]{safe(found.release)}[/]  [{STATE_STYLES[State(found.state)]}]{found.state}[/]")
+    console.print(safe(found.sentence), soft_wrap=True)
+    for one in found.obstacles:
+        owner = f" [dim]{safe(one.rule)}, {safe(one.owner) or 'no owner'}[/]" if one.rule else ""
+        console.print(f"\n[bold red]{safe(one.title)}[/]{owner}", soft_wrap=True)
+        console.print(f"  {safe(one.message)}", soft_wrap=True)
+        for each in one.values:
+            limit = f", limit {safe(each.limit)}" if each.limit else ""
+            console.print(f"  [dim]{safe(each.name)}[/] {safe(each.value)}{limit}", soft_wrap=True)
+        for fix in [finding.fix for finding in one.findings if finding.fix] or [one.fix]:
+            if fix:
+                console.print(f"  [green]fix[/] {safe(fix)}", soft_wrap=True)
+        if one.waiver:
+            console.print(f"  [dim]or[/]  {safe(one.waiver)}", soft_wrap=True)
+    for said in found.feedback:
+        console.print(f"\n[bold]{safe(said.user)}[/] ({said.role}) asks for: {safe(said.text, lines=True)}")
+    for track in found.lighter:
+        console.print(f"\nTrack [bold]{track.track}[/] would need:")
+        for need in track.needs:
+            console.print(f"  {safe(need.name)}: [green]{safe(need.value)}[/]", soft_wrap=True)
+    console.print(f"\nTry again: [bold]airlock release again {safe(found.release)} --version N[/]")
+
+
+@app.command("again")
+def again(
+    release: ReleaseArgument,
+    *,
+    version: Annotated[str, typer.Option(help="Version in the MLflow registry; the same if not given.")] = "",
+    batch: Annotated[str, typer.Option(help="Evaluation batch; the same if not given.")] = "",
+    context: Annotated[Path | None, typer.Option(help="Text file: what has changed.")] = None,
+    user: UserOption = "",
+) -> None:
+    """Submit a release that was stopped again, with its context and answers."""
+    deployment = open_deployment()
+    client = client_for(deployment.settings, user)
+    new, _ = submit_again(deployment, client, release, version=version, batch=batch, context=_read(context))
+    console.print(f"Release [bold]{safe(new)}[/] is submitted.")
 
 
 def _when(microseconds: int) -> str:

@@ -61,6 +61,7 @@ def decide(deployment: Deployment, release_id: str) -> Decision:
             "sentence": decision.sentence[:1000],
             "seats": [seat.role for seat in decision.seats],
             "waivers": sorted(decision.waivers),
+            "denied_by": [reason.rule for reason in decision.reasons if reason.denies],
             **({} if decision.risk is None else {"risk_score": decision.risk.score}),
             "expires_hours": case.policy.approval.expires_hours,
         },

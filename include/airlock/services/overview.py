@@ -71,6 +71,7 @@ class Filter:
         visible: names of the workloads somebody may see; ``None`` for all.
         gate: releases that this gate refused.
         role: releases that this role was asked about and has not answered.
+        rule: releases that this rule denied.
     """
 
     visible: frozenset[str] | None = None
@@ -81,6 +82,7 @@ class Filter:
     submitter: str = ""
     gate: str = ""
     role: str = ""
+    rule: str = ""
     since_us: int = 0
 
 
@@ -125,6 +127,9 @@ def _conditions(wanted: Filter, now_us: int) -> tuple[str, list[Any]]:
     if wanted.role:
         parts.append("release_id IN (SELECT release_id FROM seat WHERE role = ? AND until_us IS NULL)")
         values.append(wanted.role)
+    if wanted.rule:
+        parts.append("release_id IN (SELECT release_id FROM rule WHERE rule = ?)")
+        values.append(wanted.rule)
     if wanted.since_us:
         parts.append("submitted_us >= ?")
         values.append(wanted.since_us)

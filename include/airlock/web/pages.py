@@ -8,9 +8,10 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from airlock.core.release import State
+from airlock.services.blocked import submit_again
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
-from airlock.web import views
+from airlock.web import files, views
 from airlock.web.access import Reader, Writer
 from airlock.web.rendering import link, render
 
@@ -41,6 +42,7 @@ def releases(
     submitter: Annotated[str, Query(max_length=200)] = "",
     gate: Annotated[str, Query(max_length=60)] = "",
     role: Annotated[str, Query(max_length=60)] = "",
+    rule: Annotated[str, Query(max_length=60)] = "",
     days: Annotated[int, Query(ge=0, le=3650)] = 0,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> str:
@@ -53,11 +55,12 @@ def releases(
         submitter=submitter,
         gate=gate,
         role=role,
+        rule=rule,
         since_us=now - days * 86_400_000_000 if days else 0,
     )
     chosen = {
         "workload": workload, "state": state, "track": track, "submitter": submitter, "gate": gate,
-        "role": role, "days": days,
+        "role": role, "rule": rule, "days": days,
     }  # fmt: skip
     found = views.release_list(visitor, wanted, limit=PAGE, offset=offset)
     return _page(
@@ -74,9 +77,52 @@ def releases(
 def release(request: Request, visitor: Reader, release_id: str, said: Annotated[str, Query()] = "") -> str:
     """Should I approve this? One page with everything that answers it."""
     page = views.review(visitor, release_id)
-    return _page(
-        request, "release.html.j2", **page, said=said in ("approve", "reject") and said, problem=None
+    notice = _SAID.get(said.partition(":")[0], "")
+    again = said.partition(":")[2] if said.startswith("again:") else ""
+    return _page(request, "release.html.j2", **page, notice=notice, again=again)
+
+
+_SAID = {
+    "approve": "Your approval is recorded and counts.",
+    "reject": "Your rejection is recorded; the submitter gets your words.",
+    "again": "It is submitted again; the new release appears as soon as Airflow has started its run.",
+}
+
+
+@router.get("/releases/{release_id}/gates/{gate}")
+def gate(request: Request, visitor: Reader, release_id: str, gate: str) -> str:
+    """One gate of a release: every number with its limit and its past, the plot, the files."""
+    return _page(request, "gate.html.j2", **views.gate_page(visitor, release_id, gate))
+
+
+@router.get("/releases/{release_id}/evidence/{digest}", response_class=Response)
+def evidence(visitor: Reader, release_id: str, digest: str) -> Response:
+    """A file of this release: reports and images are shown, everything else is downloaded."""
+    return files.evidence_response(visitor, release_id, digest)
+
+
+@router.get("/releases/{release_id}/pack", response_class=Response)
+def pack(visitor: Reader, release_id: str) -> Response:
+    """The evidence pack, made now, verified, and downloaded."""
+    return files.pack_response(visitor, release_id)
+
+
+@router.post("/releases/{release_id}/again")
+def again(
+    request: Request,
+    visitor: Writer,
+    release_id: str,
+    *,
+    version: Annotated[str, Form(max_length=20)] = "",
+    batch: Annotated[str, Form(max_length=60)] = "",
+    context: Annotated[str, Form(max_length=20_000)] = "",
+) -> Response:
+    """Submit a stopped release again, as the user who is logged in, through Airflow's own API."""
+    visitor.release(release_id)
+    new, _ = submit_again(
+        visitor.deployment, visitor.airflow(), release_id, version=version, batch=batch, context=context
     )
+    return _back(request, release_id, said=f"again:{new}")
 
 
 @router.get("/runs/{dag_id}/{run_id}")
@@ -107,6 +153,11 @@ def answer(
         comment=comment,
         seat=seat,
     )
+    return _back(request, release_id, said=choice)
+
+
+def _back(request: Request, release_id: str, **query: str) -> Response:
+    """To the page of a release, and never anywhere else: its path is made here."""
     return RedirectResponse(
-        f"{request.scope.get('root_path', '')}{link('releases', release_id, said=choice)}", status_code=303
+        f"{request.scope.get('root_path', '')}{link('releases', release_id, **query)}", status_code=303
     )

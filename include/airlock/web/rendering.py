@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from airlock.reporting.pack import TONES
+from airlock.web.drawing import LINE, SPARK_HEIGHT, SPARK_WIDTH
 
 _TONES = {**TONES, "checking": "plain"}
 """As in the evidence pack; but a page is looked at while gates still run, and that is no warning."""
@@ -29,13 +30,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"link": link}
+    environment.globals |= {"link": link, "LINE": LINE, "SPARK": (SPARK_WIDTH, SPARK_HEIGHT)}
     environment.filters |= {
         "tone": lambda value: _TONES.get(str(value), "plain"),
         "moment": moment,
         "span": span,
         "number": number,
-        "percent": lambda value: f"{100 * value:.1f} %",
+        "percent": lambda value: "\N{EN DASH}" if value is None else f"{100 * value:.1f} %",
+        "words": lambda value: str(value).replace("_", " "),
     }
     return environment
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from airlock.core.release import State
+from airlock.services.blocked import Blocked, submit_again, why_blocked
+from airlock.services.evidence_files import EvidenceFile, list_files
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
-from airlock.web import views
+from airlock.web import files, views
 from airlock.web.access import Reader, Writer
 
 router = APIRouter()
@@ -30,7 +32,9 @@ class Failure(BaseModel):
     error: ErrorBody
 
 
-_FAILURES: dict[int | str, dict[str, Any]] = {code: {"model": Failure} for code in (401, 403, 404, 422, 503)}
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    code: {"model": Failure} for code in (400, 401, 403, 404, 409, 422, 503)
+}
 
 
 class AnswerBody(BaseModel):
@@ -39,6 +43,23 @@ class AnswerBody(BaseModel):
     seat: Annotated[int, Field(ge=1, le=100, description="number of the seat, from 1")]
     choice: Literal["approve", "reject"]
     comment: Annotated[str, Field(max_length=4000, description="why; a rejection must explain itself")] = ""
+
+
+class AgainBody(BaseModel):
+    """What is different when a release is submitted again; what is empty stays as it was."""
+
+    version: Annotated[str, Field(pattern=r"^([1-9][0-9]{0,8})?$", description="version in the registry")] = (
+        ""
+    )
+    batch: Annotated[str, Field(max_length=60, description="evaluation batch")] = ""
+    context: Annotated[str, Field(max_length=4000, description="why this release")] = ""
+
+
+class Submitted(BaseModel):
+    """The release that was started; it is on record as soon as the first task of its run has ended."""
+
+    release: str
+    run_id: str
 
 
 @router.get("/overview", responses=_FAILURES, summary="Inventory, what waits, and measures")
@@ -67,6 +88,67 @@ def releases(
 def release(visitor: Reader, release_id: str) -> dict[str, Any]:
     """What the review page shows: decision, reasons, gates with numbers and limits, answers, history."""
     return views.review(visitor, release_id)
+
+
+@router.get("/releases/{release_id}/why", responses=_FAILURES, summary="Why was I blocked?")
+def why(visitor: Reader, release_id: str) -> Blocked:
+    """What stopped a release: rules, values, remedies, what a lighter track needs, how to try again."""
+    visitor.release(release_id)
+    return why_blocked(visitor.deployment, release_id)
+
+
+@router.get("/releases/{release_id}/gates/{gate}", responses=_FAILURES, summary="One gate of a release")
+def gate(visitor: Reader, release_id: str, gate: str) -> dict[str, Any]:
+    """Every number of the gate with its interval, limit and past, its findings, and its files."""
+    return views.gate_page(visitor, release_id, gate)
+
+
+@router.get("/releases/{release_id}/evidence", responses=_FAILURES, summary="Files of a release")
+def evidence_files(visitor: Reader, release_id: str) -> list[EvidenceFile]:
+    """Manifest, decision, and each gate's evidence and files, by digest."""
+    return list_files(visitor.deployment, visitor.release(release_id))
+
+
+@router.get(
+    "/releases/{release_id}/evidence/{digest}",
+    responses=_FAILURES | {200: {"content": {"application/octet-stream": {}}, "description": "the file"}},
+    response_class=Response,
+    summary="One file of a release",
+)
+def evidence_file(visitor: Reader, release_id: str, digest: str) -> Response:
+    """The content, verified against its digest; a read is recorded, unless it is of a report or plot."""
+    return files.evidence_response(visitor, release_id, digest)
+
+
+@router.get(
+    "/releases/{release_id}/pack",
+    responses=_FAILURES | {200: {"content": {"application/zip": {}}, "description": "the pack"}},
+    response_class=Response,
+    summary="The evidence pack of a release",
+)
+def pack(visitor: Reader, release_id: str) -> Response:
+    """Made now from the signed log, and verified. That it was taken is recorded."""
+    return files.pack_response(visitor, release_id)
+
+
+@router.post(
+    "/releases/{release_id}/again",
+    status_code=202,
+    responses=_FAILURES,
+    summary="Submit a stopped release again",
+)
+def again(visitor: Writer, release_id: str, body: AgainBody) -> Submitted:
+    """Start a new release as the user who is logged in, through Airflow's own API."""
+    visitor.release(release_id)
+    new, run_id = submit_again(
+        visitor.deployment,
+        visitor.airflow(),
+        release_id,
+        version=body.version,
+        batch=body.batch,
+        context=body.context,
+    )
+    return Submitted(release=new, run_id=run_id)
 
 
 @router.post("/releases/{release_id}/answers", responses=_FAILURES, summary="Approve or reject")

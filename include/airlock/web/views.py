@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airlock.core.approvals import Answer, QuorumState, objection
 from airlock.core.audit import Kind
 from airlock.core.errors import NotFoundError
-from airlock.core.evidence import Evidence, Metric, most_urgent_first
 from airlock.core.release import State
+from airlock.core.waiver import WaiverState
+from airlock.gates import gate_names, gate_text
 from airlock.services.announce import outcome_sentence
+from airlock.services.blocked import STOPPED, explain
 from airlock.services.overview import (
     DAY_US,
     Filter,
@@ -21,13 +23,18 @@ from airlock.services.overview import (
     open_overview,
     workload_names,
 )
+from airlock.services.past import comments_on, earlier_releases, trends
 from airlock.services.releases import deadline_us, open_case, quorum_of, read_decision, read_evidence
+from airlock.services.waivers import list_waivers
 from airlock.services.watch import pending_gates
+from airlock.web import sections
 from airlock.web.rendering import airflow_run
 
 if TYPE_CHECKING:
     from airlock.core.decision import Decision
     from airlock.core.release import Release
+    from airlock.core.rules import Reason
+    from airlock.services.releases import Case
     from airlock.web.access import Visitor
 
 Data = dict[str, Any]
@@ -100,41 +107,30 @@ def review(visitor: Visitor, release_id: str) -> Data:
     deployment = visitor.deployment
     release = visitor.release(release_id)
     state, why = outcome_sentence(deployment, release)
-    page: Data = {
-        "now_us": deployment.clock.now_us(),
-        "release": release_id,
-        "workload": release.workload,
-        "title": release.workload,
-        "version": release.version,
-        "submitter": release.submitter,
-        "submitted_us": release.submitted_us,
-        "context": release.context,
-        "batch": release.batch,
-        "state": str(state),
-        "why": why,
-        "run": airflow_run(release.dag_id, release.run_id),
-        "champion": None,
-        "gates": [],
-        "pending": [],
-        "decision": None,
-        "changes": None,
-        "seats": [],
-        "answers": [answer.to_data() for answer in release.answers],
-        "blocked": state in (State.DENIED, State.QUARANTINED, State.REJECTED, State.REFUSED, State.FAILED),
-        "viewer": visitor.name,
-    }
+    page = _head(visitor, release, state, why)
     if release.first(Kind.RELEASE_FROZEN) is None:
+        if state in STOPPED:
+            page["blocked"] = explain(release, state, why).to_data()
         return page
     case = open_case(deployment, release_id)
     evidence = read_evidence(deployment, case)
     decision = read_decision(deployment, release)
+    overview = open_overview(deployment)
+    earlier = earlier_releases(overview, release)
     champion = case.manifest.champion
     page |= {
         "title": case.workload.title,
         "champion": None if champion is None else champion.version,
-        "gates": _gates(evidence),
+        "glance": sections.glance(evidence),
+        "changes": sections.changes(case, evidence),
+        "flips": sections.flips(evidence),
+        "groups": sections.groups(evidence),
+        "explanation": sections.explanation(deployment.evidence, evidence),
+        "gates": sections.gates(evidence, trends(deployment, overview, earlier)),
         "pending": pending_gates(deployment, release),
-        "changes": _changes(evidence),
+        "questions": _questionnaire(case),
+        "waivers": _waivers(visitor, case, decision),
+        "earlier": _earlier(visitor, release, earlier),
         "digests": {
             "manifest": case.manifest.digest,
             "artifact": case.manifest.candidate.sha256,
@@ -146,7 +142,118 @@ def review(visitor: Visitor, release_id: str) -> Data:
         page["decision"] = _decision(decision)
         page["seats"] = _seats(visitor, release, decision, state)
         page["deadline_us"] = deadline_us(release)
+    if state in STOPPED:
+        page["blocked"] = explain(
+            release, state, why, case=case, evidence=evidence, decision=decision
+        ).to_data()
     return page
+
+
+def _head(visitor: Visitor, release: Release, state: State, why: str) -> Data:
+    """What is known from the moment of submission, and an empty place for everything else."""
+    return {
+        "now_us": visitor.deployment.clock.now_us(),
+        "release": release.release_id,
+        "workload": release.workload,
+        "title": release.workload,
+        "version": release.version,
+        "submitter": release.submitter,
+        "submitted_us": release.submitted_us,
+        "context": release.context,
+        "batch": release.batch,
+        "state": str(state),
+        "why": why,
+        "run": airflow_run(release.dag_id, release.run_id),
+        "champion": None,
+        "decision": None,
+        "blocked": None,
+        "flips": None,
+        "explanation": None,
+        **{name: [] for name in ("glance", "changes", "groups", "gates", "pending", "seats", "questions")},
+        **{name: [] for name in ("waivers", "earlier")},
+        "asked": [
+            {"user": event.actor, "text": event.data.get("question", ""), "at_us": event.occurred_us}
+            for event in release.all(Kind.QUESTION_ASKED)
+        ],
+        "answers": [answer.to_data() for answer in release.answers],
+        "viewer": visitor.name,
+    }
+
+
+def gate_page(visitor: Visitor, release_id: str, gate: str) -> Data:
+    """One gate of a release with all its numbers, their past, and its files.
+
+    Raises:
+        NotFoundError: the gate has not answered for this release.
+    """
+    deployment = visitor.deployment
+    release = visitor.release(release_id)
+    line = next((line for line in release.gates if line.gate == gate), None)
+    if line is None:
+        raise NotFoundError(f"gate {gate[:60]} has no answer for {release_id}", fix="see the release")
+    case = open_case(deployment, release_id)
+    record = read_evidence(deployment, case)[gate]
+    overview = open_overview(deployment)
+    past = trends(deployment, overview, earlier_releases(overview, release))
+    return {
+        "release": release_id,
+        "title": case.workload.title,
+        "workload": release.workload,
+        "version": release.version,
+        "text": _gate_text(gate),
+        "gate": sections.gate(record, past, digest=line.digest),
+        "viewer": visitor.name,
+    }
+
+
+def _gate_text(gate: str) -> Data | None:
+    """Why a gate matters, what good looks like and how to fix it; ``None`` for what is no gate."""
+    if gate not in gate_names():
+        return None
+    text = gate_text(gate)
+    return {"title": text.title, "why": text.why, "good": text.good, "fix": text.fix}
+
+
+def _questionnaire(case: Case) -> list[Data]:
+    """The questions of the policy that were asked or answered, with the answers."""
+    answers, asked = case.manifest.answers, set(case.manifest.asked)
+    return [
+        {
+            "question": question.text,
+            "why": question.why,
+            "answer": answers.get(question.id),
+            "asked": question.id in asked,
+        }
+        for question in case.policy.interview
+        if question.id in answers or question.id in asked
+    ]
+
+
+def _waivers(visitor: Visitor, case: Case, decision: Decision | None) -> list[Data]:
+    """Waivers that the release rests on, and those of its workload that are in force or asked for."""
+    now = visitor.deployment.clock.now_us()
+    rests = set() if decision is None else set(decision.waivers)
+    return [
+        {
+            "waiver": one.waiver_id,
+            "rule": one.rule,
+            "versions": one.versions,
+            "state": str(one.state(now)),
+            "by": one.requested.actor,
+            "granted_by": one.answer.actor if one.granted and one.answer else "",
+            "until_us": one.until_us,
+            "reason": one.requested.data.get("reason", ""),
+            "rests": one.waiver_id in rests,
+        }
+        for one in list_waivers(visitor.deployment, case.workload.name)
+        if one.waiver_id in rests or one.state(now).in_force or one.state(now) is WaiverState.ASKED
+    ]
+
+
+def _earlier(visitor: Visitor, release: Release, rows: list[Data]) -> list[Data]:
+    """The releases before this one, with what people wrote about them."""
+    said = comments_on(visitor.deployment, release.workload, rows)
+    return [{**row, "comments": said.get(row["release_id"], [])} for row in rows]
 
 
 def release_of_run(visitor: Visitor, dag_id: str, run_id: str) -> str:
@@ -170,67 +277,19 @@ def release_of_run(visitor: Visitor, dag_id: str, run_id: str) -> str:
     )
 
 
-def _changes(evidence: dict[str, Evidence]) -> Data | None:
-    record = evidence.get("score")
-    found = None if record is None else record.result.details.get("change")
-    return found or None
-
-
-def _gates(evidence: dict[str, Evidence]) -> list[Data]:
-    """Each gate with its numbers, those with something to say first."""
-    return [
-        {
-            "gate": record.gate,
-            "verdict": str(record.verdict),
-            "summary": record.result.summary,
-            "findings": [finding.to_data() for finding in record.result.findings],
-            "limited": [_metric(metric) for metric in record.result.metrics if metric.threshold is not None],
-            "others": [_metric(metric) for metric in record.result.metrics if metric.threshold is None],
-            "files": sorted(record.result.files),
-        }
-        for record in most_urgent_first(evidence.values())
-    ]
-
-
-def _metric(metric: Metric) -> Data:
-    low, high = metric.interval or (None, None)
-    return {
-        "name": metric.name,
-        "where": metric.where,
-        "value": metric.value,
-        "lower": low,
-        "upper": high,
-        "threshold": metric.threshold,
-        "direction": metric.direction,
-        "unit": metric.unit,
-        "n": metric.n,
-        "engine": metric.engine,
-        "plot": _plot(metric),
-    }
-
-
-_WIDTH = 120.0
-
-
-def _plot(metric: Metric) -> Data | None:
-    """Where value, interval and limit stand on a line of ``_WIDTH`` units."""
-    if metric.value is None or metric.threshold is None:
-        return None
-    low, high = metric.interval or (metric.value, metric.value)
-    points = (metric.value, low, high, metric.threshold)
-    start, end = min(points), max(points)
-    room = (end - start) * 0.15 or abs(end) * 0.1 or 1.0
-    start, end = start - room, end + room
-
-    def at(value: float) -> float:
-        return round(_WIDTH * (value - start) / (end - start), 1)
-
-    return {"value": at(metric.value), "low": at(low), "high": at(high), "limit": at(metric.threshold)}
+def _weight(reason: Reason) -> int:
+    return ("deny", "track", "seats", "warn", "tier").index(reason.effect.split()[0])
 
 
 def _decision(decision: Decision) -> Data:
     data = decision.to_data()
     data["sentence"] = decision.sentence
+    fired = [reason for reason in decision.reasons if reason.fired]
+    # What asks for people first; how risky the use is was known before this release.
+    data["ordered"] = [
+        {**reason.to_data(), "tiered": reason.effect.startswith("tier")}
+        for reason in sorted(fired, key=_weight)
+    ]
     data["evidence_digest"] = decision.evidence_digest
     return data
 

@@ -12,10 +12,13 @@ from airlock.core.canonical import storable
 from airlock.services.deployment import Deployment
 
 
-def record_access(deployment: Deployment, question: str, arguments: Mapping[str, object]) -> Recorded:
-    """Record that somebody reads the audit store, with what they asked (requirement E-6).
+def record_access(
+    deployment: Deployment, question: str, arguments: Mapping[str, object], *, asker: str = ""
+) -> Recorded:
+    """Record that somebody reads the audit store or evidence, with what they asked (requirement E-6).
 
-    The name is what the environment says and can be chosen; ``uid`` is what the kernel says.
+    ``asker`` is a user that Airflow has authenticated. Without one, the name is what the environment says
+    and can be chosen; ``uid`` is what the kernel says of the process that reads.
 
     Raises:
         UnavailableError: neither the store nor the spool takes the event.
@@ -24,7 +27,7 @@ def record_access(deployment: Deployment, question: str, arguments: Mapping[str,
     return deployment.record(
         Kind.AUDIT_READ,
         f"read/{deployment.clock.now_us()}/{secrets.token_hex(8)}",
-        actor=_asker(),
+        actor=storable(asker)[:200] if asker else _asker(),
         workload=str(asked.get("workload", "")),
         version=str(asked.get("version", "")),
         data={"question": question, "arguments": asked, "uid": os.getuid()},
