@@ -129,20 +129,31 @@ class EvidenceStore(Protocol):
 
 
 class ModelVersion(Value):
-    """A version in the registry."""
+    """A version in the registry.
+
+    Attributes:
+        user: who registered it, as the registry writes it; empty where it does not say.
+    """
 
     name: str
     version: str
     run_id: str
     tags: dict[str, str]
+    user: str = ""
 
 
 class RunFacts(Value):
-    """What the registry knows about the training run of a version."""
+    """What the registry knows about the training run of a version.
+
+    Attributes:
+        users: who made it, as the registry and the tags ``author`` and ``data_author`` write it, and what
+            each of them did.
+    """
 
     params: dict[str, str] = {}
     commit: str = ""
     datasets: dict[str, str] = {}
+    users: list[tuple[str, str]] = []
 
 
 class Registry(Protocol):

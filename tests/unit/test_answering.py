@@ -25,7 +25,7 @@ class Seat:
     def wait_for_seat(self, *place: object) -> None:
         assert self.waits
 
-    def answer(self, *place: Any, choice: str, comment: str) -> None:
+    def answer(self, *place: Any, choice: str, comment: str, condition: str = "", until: str = "") -> None:
         self.answers.append(choice)
         if len(self.answers) > self.loses:
             self.waits = False

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airlock.core.approvals import Answer, QuorumState, tally
+from airlock.core.approvals import Answer, Panel, QuorumState, tally
 from airlock.core.audit import Kind
 from airlock.core.decision import AskedSeat, Decision, Outcome
 from airlock.core.errors import (
@@ -1539,7 +1539,8 @@ def test_no_sequence_of_answers_grants_without_a_distinct_holder_for_each_seat(
         {"people": [{"user": user, "name": user, "roles": own} for user, own in held.items()]}
     )
     decision = pending(roles)
-    quorum = tally(fitting(answers, decision), decision=decision, people=people, submitter=submitter)
+    panel = Panel(people=people, barred={submitter: "submitted it"})
+    quorum = tally(fitting(answers, decision), decision=decision, panel=panel)
     assert len(set(quorum.filled.values())) == len(quorum.filled), "one person, one seat"
     for seat, user in quorum.filled.items():
         assert roles[seat] in held[user]

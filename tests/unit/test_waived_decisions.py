@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airlock.core.approvals import tally
+from airlock.core.approvals import Panel, tally
 from airlock.core.decision import SCORE, Decision, Outcome, decide
 from airlock.core.evidence import Evidence, Verdict
 from airlock.core.people import People
@@ -154,4 +154,5 @@ def test_an_approval_binds_to_the_waivers_too() -> None:
     assert with_waiver.evidence == other.evidence
     assert with_waiver.evidence_digest != other.evidence_digest
     people = People.model_validate({"people": [{"user": "eve", "name": "Eve", "roles": ["engineer"]}]})
-    assert tally([], decision=with_waiver, people=people, submitter="dana").open_seats == [0]
+    panel = Panel(people=people, barred={"dana": "submitted it"})
+    assert tally([], decision=with_waiver, panel=panel).open_seats == [0]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airlock.core.audit import Kind
+from airlock.core.dates import end_of_day
 from airlock.core.decision import Outcome
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
 from airlock.core.evidence import Verdict
@@ -201,7 +202,7 @@ def test_a_repeated_request_is_the_same_request(world: World) -> None:
 @pytest.mark.parametrize("day", ["", "2026-02-30", "0000-01-01", "2026-3-1x", "1e9"])
 def test_what_is_no_day_is_refused(day: str) -> None:
     with pytest.raises(InvalidInputError, match="is no date"):
-        waivers.until_of(day)
+        end_of_day(day)
 
 
 # Answering

@@ -209,8 +209,33 @@ class AirflowClient:
         """Set the state of a task instance by hand."""
         self._call("PATCH", _task_path(dag_id, run_id, task_id, map_index), json={"new_state": state})
 
+    def clear_task(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
+        """Let a task instance run again, it alone."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [[task_id, map_index]],
+            "only_failed": False,
+            "reset_dag_runs": False,
+        }
+        self._call("POST", f"/dags/{quote(dag_id, safe='')}/clearTaskInstances", json=body)
+
+    def asked_people(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> set[str]:
+        """Ids of the users who may answer a waiting task."""
+        detail = self._call("GET", _task_path(dag_id, run_id, task_id, map_index) + "/hitlDetails")
+        return {str(user["id"]) for user in detail.get("assigned_users") or []}
+
     def answer(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int, *, choice: str, comment: str
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        map_index: int,
+        *,
+        choice: str,
+        comment: str,
+        condition: str = "",
+        until: str = "",
     ) -> None:
         """Answer a waiting task as this user.
 
@@ -218,7 +243,8 @@ class AirflowClient:
         left alone for a moment.
         """
         path = _task_path(dag_id, run_id, task_id, map_index) + "/hitlDetails"
-        body = {"chosen_options": [choice], "params_input": {"comment": comment}}
+        words = {"comment": comment, **_known({"condition": condition, "until": until})}
+        body = {"chosen_options": [choice], "params_input": words}
         self._insist("PATCH", path, json=body)
 
     def asks_again(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> bool:

@@ -197,6 +197,26 @@ def _git(folder: Path, name: str, commit: str) -> Link:
     )
 
 
+def commit_authors(spec: LineageSpec, root: Path, *, commit: str = "") -> list[tuple[str, str]]:
+    """Who wrote the commit a model was trained from, and who last changed its data, as git writes them.
+
+    Each is an address or a name with what its owner did. Empty where no repository is declared.
+    """
+    if spec.repository is None:
+        return []
+    folder = root / spec.repository
+    code = commit or spec.commit or "HEAD"
+    found = [(name, "wrote the code it was trained with") for name in _written(folder, code)]
+    made = [name for file in spec.dvc for name in _written(folder, code, "--", file)]
+    return list(dict.fromkeys([*found, *((name, "made its data") for name in made)]))
+
+
+def _written(folder: Path, *what: str) -> list[str]:
+    """Address and name of author and committer of the newest commit of something."""
+    said = _ask(folder, "log", "-1", "--no-show-signature", "--format=%ae%n%an%n%ce%n%cn", *what)
+    return [line.strip() for line in (said or "").splitlines() if line.strip()]
+
+
 def _ask(folder: Path, *words: str) -> str | None:
     """What git prints; ``None`` when it fails or is not there."""
     program = shutil.which("git")

@@ -92,6 +92,7 @@ class MlflowRegistry:
             params={str(name): str(value) for name, value in sorted(run.data.params.items())},
             commit=commit if _COMMIT.fullmatch(commit) else "",
             datasets={str(entry.dataset.name): str(entry.dataset.digest) for entry in inputs},
+            users=_users(run.info.user_id, run.data.tags),
         )
 
     def download(self, name: str, version: str, target: Path) -> None:
@@ -219,7 +220,19 @@ class MlflowRegistry:
         return text.replace(password, "***") if password else text
 
 
+def _users(user_id: str | None, tags: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Who made a run and its data, and what each did; a tag may name several people, with commas."""
+    made = [user_id or "", str(tags.get("mlflow.user", "")), *str(tags.get("author", "")).split(",")]
+    data = str(tags.get("data_author", "")).split(",")
+    found = [*((name, "trained this model") for name in made), *((name, "made its data") for name in data)]
+    return [(name.strip(), did) for name, did in dict.fromkeys(found) if name.strip()]
+
+
 def _model_version(found: MlflowVersion) -> ModelVersion:
     return ModelVersion(
-        name=found.name, version=str(found.version), run_id=found.run_id or "", tags=dict(found.tags)
+        name=found.name,
+        version=str(found.version),
+        run_id=found.run_id or "",
+        tags=dict(found.tags),
+        user=str(found.user_id or ""),
     )

@@ -23,6 +23,13 @@ APPROVE, REJECT = "Approve", "Reject"
 COMMENT = Param(
     default="", type="string", title="Comment", description="Why. To reject, say what has to change."
 )
+CONDITION = Param(
+    default="",
+    type="string",
+    title="Condition",
+    description="Approve only if this is done; when it is not, the approval is revoked.",
+)
+UNTIL = Param(default="", type="string", title="Condition until", description="Last day for it, 2026-03-31.")
 
 
 def opened(context: Context, desk: Desk) -> Recorder | RequestRecorder:
@@ -43,6 +50,8 @@ class SeatOperator(HITLOperator):
     def __init__(self, *, role: str, desk: Desk = "release", **kwargs: Any) -> None:
         # A mapped task is made again for each seat with the parameters of its DAG among `kwargs`.
         params = {**(kwargs.pop("params", None) or {}), "comment": COMMENT}
+        if desk == "release":
+            params |= {"condition": CONDITION, "until": UNTIL}
         super().__init__(subject="Approval", options=[APPROVE, REJECT], params=params, **kwargs)
         self.role = role
         self.desk: Desk = desk
@@ -67,7 +76,7 @@ class SeatOperator(HITLOperator):
     ) -> str:
         from airlock.services.desks import answer
 
-        chosen = event["chosen_options"]
+        chosen, words = event["chosen_options"], event.get("params_input") or {}
         index = _index(recorder)
         try:
             answer(
@@ -77,8 +86,10 @@ class SeatOperator(HITLOperator):
                 index,
                 user=user or "nobody",
                 choice="approve" if chosen == [APPROVE] else "reject",
-                comment=str((event.get("params_input") or {}).get("comment") or ""),
+                comment=str(words.get("comment") or ""),
                 when=str(event["responded_at"]),
+                condition=str(words.get("condition") or ""),
+                until=str(words.get("until") or ""),
             )
         except RefusedError as error:
             self.log.warning("This answer does not count: %s", error.what)

@@ -87,7 +87,7 @@ class RequestRecorder:
     Nothing about the task is recorded: what was asked and answered are audited events of their own.
     """
 
-    def __init__(self, context: Context, kind: Desk) -> None:
+    def __init__(self, context: Context, kind: str) -> None:
         from airlock.services.deployment import open_deployment
         from airlock.services.requests import request_id_for
 

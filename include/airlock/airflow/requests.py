@@ -161,20 +161,23 @@ silence. What a waiver is for, and what it can never be for, stands in `waivers.
 """
 
 
-def _text(title: str, description: str, **kwargs: Any) -> Param:
+def text_param(title: str, description: str, **kwargs: Any) -> Param:
+    """A text in the form of a DAG."""
     return Param(type="string", title=title, description=description, **kwargs)
 
 
 def waiver_dag() -> DAG:
     """The DAG that asks for a waiver."""
     params = {
-        "workload": _text("Workload", "Name of the workload", maxLength=60),
-        "rule": _text("Rule", "A denying rule, gate-NAME, or gate-NAME:FINDING", maxLength=400),
-        "versions": _text("Versions", "Model versions it is for, such as >=3,<5", maxLength=100),
-        "until": _text("Until", "Last day it holds, UTC", format="date"),
-        "reason": _text("Reason", "Why the rule may fail, for its owner", format="multiline", maxLength=4000),
+        "workload": text_param("Workload", "Name of the workload", maxLength=60),
+        "rule": text_param("Rule", "A denying rule, gate-NAME, or gate-NAME:FINDING", maxLength=400),
+        "versions": text_param("Versions", "Model versions it is for, such as >=3,<5", maxLength=100),
+        "until": text_param("Until", "Last day it holds, UTC", format="date"),
+        "reason": text_param(
+            "Reason", "Why the rule may fail, for its owner", format="multiline", maxLength=4000
+        ),
     }
-    with _dag(
+    with service_dag(
         WAIVER_DAG, "Airlock: ask for a waiver", "Asks the owner of a rule that it may fail", params
     ) as dag:
         dag.doc_md = _WAIVER_TEXT
@@ -204,9 +207,9 @@ agreed it is published: from then on workloads may name it, and it never changes
 
 def policy_dag() -> DAG:
     """The DAG that asks to publish a policy."""
-    params = {"version": _text("Version", "Folder below config/policies", pattern=r"^\d+\.\d+\.\d+$")}
+    params = {"version": text_param("Version", "Folder below config/policies", pattern=r"^\d+\.\d+\.\d+$")}
     title = "Airlock: publish a policy"
-    with _dag(POLICY_DAG, title, "Asks the owners of what a new policy changes", params) as dag:
+    with service_dag(POLICY_DAG, title, "Asks the owners of what a new policy changes", params) as dag:
         dag.doc_md = _POLICY_TEXT
         approval = asked_and_answered(RequestPolicyOperator(task_id="request"), "policy")
         approval >> PublishOperator(task_id="publish", doc_md="Publishes, if the audited answers say so.")
@@ -216,11 +219,13 @@ def policy_dag() -> DAG:
 def revoke_dag() -> DAG:
     """The DAG that takes a waiver back."""
     params = {
-        "waiver": _text("Waiver", "Id of the waiver", pattern="^waiver-[0-9a-f]{10}$"),
-        "reason": _text("Reason", "Why it is taken back", format="multiline", maxLength=4000),
+        "waiver": text_param("Waiver", "Id of the waiver", pattern="^waiver-[0-9a-f]{10}$"),
+        "reason": text_param("Reason", "Why it is taken back", format="multiline", maxLength=4000),
     }
     title = "Airlock: take a waiver back"
-    with _dag(REVOKE_DAG, title, "Takes a waiver back; its requester and its owner may", params) as dag:
+    with service_dag(
+        REVOKE_DAG, title, "Takes a waiver back; its requester and its owner may", params
+    ) as dag:
         RevokeWaiverOperator(task_id="revoke")
     return dag
 
@@ -229,12 +234,15 @@ def waivers_dag() -> DAG:
     """The DAG that looks after waivers every day."""
     schedule = CronTriggerTimetable("0 6 * * *", timezone="UTC", run_immediately=timedelta())
     description = "Warns of waivers that are about to end, and reopens what rests on those that have ended"
-    with _dag(WAIVERS_DAG, "Airlock: waivers", description, {}, schedule=schedule) as dag:
+    with service_dag(WAIVERS_DAG, "Airlock: waivers", description, {}, schedule=schedule) as dag:
         ReviewWaiversOperator(task_id="review", doc_md="Each notice is a line in the log of this task.")
     return dag
 
 
-def _dag(dag_id: str, title: str, description: str, params: dict[str, Param], *, schedule: Any = None) -> DAG:
+def service_dag(
+    dag_id: str, title: str, description: str, params: dict[str, Param], *, schedule: Any = None
+) -> DAG:
+    """A DAG that people or the clock start, and that governs no release itself."""
     return DAG(
         dag_id=dag_id,
         dag_display_name=title,

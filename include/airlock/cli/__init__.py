@@ -33,6 +33,8 @@ class _Commands(LazyGroup):
         "evidence": "airlock.cli.evidence:app",
         "expectations": "airlock.cli.expectations:app",
         "waiver": "airlock.cli.waiver:app",
+        "delegate": "airlock.cli.delegate:app",
+        "condition": "airlock.cli.condition:app",
         "preflight": "airlock.cli.preflight:preflight",
         "interview": "airlock.cli.interview:interview",
         "policy": "airlock.cli.policy:app",

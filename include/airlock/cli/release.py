@@ -29,6 +29,7 @@ from airlock.core.release import Release, State
 from airlock.reporting.terminal import STATE_STYLES, gate_table, reason_table
 from airlock.services.announce import outcome_sentence
 from airlock.services.blocked import submit_again, why_blocked
+from airlock.services.conditions import conditions_of
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.interview import given_answers
 from airlock.services.releases import find_release, list_releases, quorum_of, read_decision
@@ -126,13 +127,17 @@ def approve(
     release: ReleaseArgument,
     *,
     comment: Annotated[str, typer.Option(help="Why.")] = "",
+    condition: Annotated[
+        str, typer.Option(help="What has to be done; the approval is revoked if it is not.")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Last day for the condition (UTC), such as 2026-03-31.")] = "",
     seat: Annotated[
         int, typer.Option(help="Seat number; the first open one of your roles if not given.")
     ] = 0,
     user: UserOption = "",
 ) -> None:
-    """Approve a release in your role."""
-    _answer(release, "Approve", comment, seat, user)
+    """Approve a release in your role, or in that of whom you act for."""
+    _answer(release, "Approve", comment, seat, user, condition=condition, until=until)
 
 
 def reject(
@@ -148,11 +153,21 @@ def reject(
     _answer(release, "Reject", comment, seat, user)
 
 
-def _answer(release_id: str, choice: str, comment: str, seat: int, user: str) -> None:
+def _answer(
+    release_id: str, choice: str, comment: str, seat: int, user: str, *, condition: str = "", until: str = ""
+) -> None:
     deployment = open_deployment()
     client = client_for(deployment.settings, user)
     index = answer_release(
-        deployment, client, release_id, user=user, choice=choice, comment=comment, seat=seat
+        deployment,
+        client,
+        release_id,
+        user=user,
+        choice=choice,
+        comment=comment,
+        seat=seat,
+        condition=condition,
+        until=until,
     )
     console.print(f"{choice} recorded for seat {index + 1} of {safe(release_id)}.")
 
@@ -224,7 +239,12 @@ def show(release: ReleaseArgument, *, output: FormatOption = Format.PRETTY) -> N
     console.print(reason_table(decision))
     for answer in found.answers:
         comment = safe(answer.comment) or "no comment"
-        console.print(f"{answer.choice} by [bold]{safe(answer.user)}[/] as {answer.role}: {comment}")
+        console.print(f"{answer.choice} by [bold]{safe(answer.who)}[/] as {answer.role}: {comment}")
+    for condition in conditions_of(found, deployment.clock.now_us()):
+        console.print(
+            f"  on condition, until {condition.until}, {condition.state}: {safe(condition.text)}",
+            soft_wrap=True,
+        )
     quorum = quorum_of(deployment, found, decision)
     if state is State.WAITING:
         for index in quorum.open_seats:

@@ -11,6 +11,7 @@ from rich.table import Table
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.cli.release import UserOption, client_for
+from airlock.core.dates import last_day
 from airlock.core.errors import RefusedError
 from airlock.core.task import REVOKE_DAG, WAIVER_DAG
 from airlock.core.waiver import WaiverRequest, WaiverState
@@ -18,7 +19,6 @@ from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.follow import answer_request, start_request, wait_for_record
 from airlock.services.requests import refusal_of
 from airlock.services.waivers import (
-    day_of,
     find_waiver,
     list_waivers,
     reopened,
@@ -183,7 +183,7 @@ def list_command(
             safe(one.workload),
             safe(one.rule),
             safe(one.versions),
-            day_of(one.until_us),
+            last_day(one.until_us),
             f"[{STYLES.get(state, 'red')}]{state}[/]",
             safe(one.requested.actor if one.answer is None else one.answer.actor),
         )
@@ -228,7 +228,7 @@ def _as_json(deployment: Deployment, one: WaiverRequest) -> dict[str, Any]:
         "workload": one.workload,
         "rule": one.rule,
         "versions": one.versions,
-        "until": day_of(one.until_us),
+        "until": last_day(one.until_us),
         "state": str(one.state(deployment.clock.now_us())),
         "requester": one.requested.actor,
         "requested": _when(one.requested.occurred_us),

@@ -5,17 +5,28 @@ Everything is computed from audited answers. Task states and XCom are never aske
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from airlock.core.base import Value
 from airlock.core.decision import Decision, Outcome
-from airlock.core.people import People
+from airlock.core.delegation import Delegation
+from airlock.core.people import People, Person
 
 
 class Answer(Value):
-    """One person's answer for one seat, bound to what that person was shown (requirement A-7)."""
+    """One person's answer for one seat, bound to what that person was shown (requirement A-7).
+
+    Attributes:
+        acts_for: whose role it is, where the person answers under a delegation; empty for their own.
+        condition: what has to be done for an approval to stay; empty where it is unconditional.
+        condition_until_us: by when, microseconds since 1970; 0 without a condition.
+        given_us: when it was given, microseconds since 1970; stands in its event and not in the answer.
+    """
 
     release_id: str
     seat: int
@@ -26,6 +37,95 @@ class Answer(Value):
     manifest_digest: str
     evidence_digest: str
     policy_digest: str
+    acts_for: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    condition: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    condition_until_us: Annotated[int, Field(ge=0, exclude_if=lambda value: not value)] = 0
+    given_us: Annotated[int, Field(exclude=True)] = 0
+
+    @property
+    def who(self) -> str:
+        """The person, and whom they act for: ``petra for omar``."""
+        return f"{self.user} for {self.acts_for}" if self.acts_for else self.user
+
+    @property
+    def persons(self) -> frozenset[str]:
+        """Everybody whose one seat this answer takes."""
+        return frozenset({self.user, self.acts_for} - {""})
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Who may answer about one release, as it stands now.
+
+    Attributes:
+        people: who holds which role.
+        barred: people who may not answer about this release whatever they hold, and what they did, such as
+            ``submitted this release``.
+        now_us: the moment it is asked for, microseconds since 1970.
+        delegations: everything that was delegated, also what is over.
+        delegate_days: longest delegation that the policy of the release takes; ``None`` takes none.
+        met: seat and user of conditional approvals whose condition was confirmed in time.
+        revoked: seat and user of approvals that were revoked.
+    """
+
+    people: People
+    barred: Mapping[str, str]
+    now_us: int = 0
+    delegations: Sequence[Delegation] = ()
+    delegate_days: float | None = None
+    met: frozenset[tuple[int, str]] = field(default_factory=frozenset)
+    revoked: frozenset[tuple[int, str]] = field(default_factory=frozenset)
+
+    def eligible(self, role: str) -> list[Person]:
+        """Who may answer for a role now: who holds it, then who acts for one of those."""
+        free = [person for person in self.people.people if person.active and person.user not in self.barred]
+        holders = [person for person in free if role in person.roles]
+        deputies = [
+            person for person in free if role not in person.roles and self.acting_for(person.user, role)
+        ]
+        return [*holders, *deputies]
+
+    def givers(self, user: str, role: str) -> list[str]:
+        """Who ever delegated a role to a person, the newest first."""
+        found = [entry.giver for entry in self.delegations if entry.to == user and role in entry.roles]
+        return list(dict.fromkeys(reversed(found)))
+
+    def acting_for(self, user: str, role: str) -> list[str]:
+        """Whom a person may act for in a role now."""
+        return [
+            giver
+            for giver in self.givers(user, role)
+            if not self.deputy_problem(user, giver, role, self.now_us)
+        ]
+
+    def deputy_problem(self, user: str, giver: str, role: str, at_us: int) -> str:
+        """Why ``user`` could not act for ``giver`` at a moment, in a sentence; empty when they could."""
+        if giver in self.barred:
+            return f"{giver} {self.barred[giver]}, so nobody may answer for {giver} either"
+        holder = self.people.find(giver)
+        if holder is None or not holder.active or role not in holder.roles:
+            return f"{giver} does not hold the role {role}, so nobody can hold it for {giver}"
+        given = [
+            entry
+            for entry in self.delegations
+            if (entry.giver, entry.to) == (giver, user) and role in entry.roles and entry.covers(at_us)
+        ]
+        if not given:
+            return f"{giver} has not delegated the role {role} to {user} for this time"
+        return self._delegation_problem(giver, user, role, given)
+
+    def _delegation_problem(self, giver: str, user: str, role: str, given: Sequence[Delegation]) -> str:
+        standing = [entry for entry in given if entry.ended_us is None]
+        if not standing:
+            return f"{giver} took the delegation of {role} to {user} back"
+        if self.delegate_days is None:
+            return "the policy of this release takes no delegation"
+        if all(entry.days > self.delegate_days for entry in standing):
+            return (
+                f"the delegation of {giver} lasts {min(entry.days for entry in standing):g} days, "
+                f"the policy takes at most {self.delegate_days:g}"
+            )
+        return ""
 
 
 class QuorumState(StrEnum):
@@ -47,9 +147,7 @@ class Quorum(Value):
     problems: list[str] = []
 
 
-def objection(
-    answer: Answer, *, decision: Decision, people: People, submitter: str, earlier: Sequence[Answer]
-) -> str:
+def objection(answer: Answer, *, decision: Decision, panel: Panel, earlier: Sequence[Answer]) -> str:
     """Why this answer must not count, in a sentence; empty when it does (requirements A-2, A-7)."""
     if decision.outcome is not Outcome.PENDING:
         return f"the release is not waiting for approval: its decision is {decision.outcome}"
@@ -59,16 +157,22 @@ def objection(
     if bound != (decision.manifest_digest, decision.evidence_digest, decision.policy_digest):
         return "the answer was given for another manifest, evidence or policy and is void"
     role = decision.seats[answer.seat].role
-    return _person_objection(answer, role, people, submitter) or _seat_objection(answer, earlier)
+    return _person_objection(answer, role, panel) or _seat_objection(answer, earlier)
 
 
-def _person_objection(answer: Answer, role: str, people: People, submitter: str) -> str:
-    if answer.user == submitter:
-        return f"{answer.user} submitted this release and cannot approve or reject it"
-    person = people.find(answer.user)
+def _person_objection(answer: Answer, role: str, panel: Panel) -> str:
+    if answer.user in panel.barred:
+        return f"{answer.user} {panel.barred[answer.user]} and cannot approve or reject it"
+    person = panel.people.find(answer.user)
     if person is None:
         return f"{answer.user} holds no governance role; ask for an entry in people.yaml"
-    if role not in person.roles:
+    if not person.active:
+        return f"{answer.user} is not active any more in people.yaml"
+    if answer.acts_for:
+        problem = panel.deputy_problem(answer.user, answer.acts_for, role, answer.given_us)
+        if problem:
+            return problem
+    elif role not in person.roles:
         held = ", ".join(person.roles) or "none"
         return f"{answer.user} does not hold the role {role}; roles held: {held}"
     return "" if answer.role == role else f"the answer is for role {answer.role}, the seat asks for {role}"
@@ -76,15 +180,27 @@ def _person_objection(answer: Answer, role: str, people: People, submitter: str)
 
 def _seat_objection(answer: Answer, earlier: Sequence[Answer]) -> str:
     for other in earlier:
-        if other.user == answer.user and other.seat != answer.seat:
-            return f"{answer.user} already fills seat {other.seat + 1}; one person fills one seat"
+        if other.seat != answer.seat and (twice := other.persons & answer.persons):
+            return f"{min(twice)} already fills seat {other.seat + 1}; one person fills one seat"
         if other.seat == answer.seat and other.user != answer.user:
             return f"seat {answer.seat + 1} is already filled by {other.user}"
     return ""
 
 
-def tally(answers: Sequence[Answer], *, decision: Decision, people: People, submitter: str) -> Quorum:
+def withdrawn(answer: Answer, panel: Panel) -> str:
+    """Why an approval that counted counts no more, in a sentence; empty while it does (requirement A-7)."""
+    if (answer.seat, answer.user) in panel.revoked:
+        return f"the approval of {answer.user} was revoked"
+    missed = answer.condition_until_us and panel.now_us >= answer.condition_until_us
+    if missed and (answer.seat, answer.user) not in panel.met:
+        return f"the condition of {answer.user}'s approval was not met in time"
+    return ""
+
+
+def tally(answers: Sequence[Answer], *, decision: Decision, panel: Panel) -> Quorum:
     """Count audited answers in the order they were recorded.
+
+    ``filled`` names who answered, also where they act for somebody.
 
     Law: no answers never grant anything; a decision with no seats is granted only if it is ``ALLOW``.
     """
@@ -94,7 +210,9 @@ def tally(answers: Sequence[Answer], *, decision: Decision, people: People, subm
         if answer.release_id != decision.release_id:
             problems.append(f"answer of {answer.user} belongs to release {answer.release_id}")
             continue
-        problem = objection(answer, decision=decision, people=people, submitter=submitter, earlier=counted)
+        problem = objection(answer, decision=decision, panel=panel, earlier=counted) or withdrawn(
+            answer, panel
+        )
         if problem:
             problems.append(problem)
         else:

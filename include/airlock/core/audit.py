@@ -23,7 +23,12 @@ class Kind(StrEnum):
     RELEASE_DECIDED = "release.decided"
     APPROVAL_RECORDED = "approval.recorded"
     APPROVAL_REFUSED = "approval.refused"
+    APPROVAL_REVOKED = "approval.revoked"
+    CONDITION_MET = "condition.met"
+    DELEGATION_GIVEN = "delegation.given"
+    DELEGATION_ENDED = "delegation.ended"
     QUESTION_ASKED = "question.asked"
+    QUESTION_ANSWERED = "question.answered"
     PROMOTION_STARTED = "promotion.started"
     PROMOTION_FINISHED = "promotion.finished"
     PROMOTION_REFUSED = "promotion.refused"
@@ -98,6 +103,10 @@ class Kind(StrEnum):
 _CRITICAL = frozenset(
     {
         Kind.APPROVAL_RECORDED,
+        Kind.APPROVAL_REVOKED,
+        Kind.CONDITION_MET,
+        Kind.DELEGATION_GIVEN,
+        Kind.DELEGATION_ENDED,
         Kind.PROMOTION_STARTED,
         Kind.PROMOTION_FINISHED,
         Kind.CHAMPION_ADOPTED,
@@ -131,8 +140,12 @@ _FIRST_WINS = frozenset({Kind.TASK_OUTCOME, Kind.AIRFLOW_CHANGED, Kind.KEY_ROTAT
 
 _PERSONAL = {
     Kind.RELEASE_SUBMITTED: ("context",),
-    Kind.APPROVAL_RECORDED: ("comment",),
+    Kind.APPROVAL_RECORDED: ("comment", "condition"),
+    Kind.CONDITION_MET: ("comment",),
+    Kind.DELEGATION_GIVEN: ("reason",),
+    Kind.DELEGATION_ENDED: ("reason",),
     Kind.QUESTION_ASKED: ("question",),
+    Kind.QUESTION_ANSWERED: ("answer",),
     Kind.CHAMPION_ADOPTED: ("reason",),
     Kind.WAIVER_REQUESTED: ("reason",),
     Kind.WAIVER_GRANTED: ("comment",),

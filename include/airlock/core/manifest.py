@@ -71,6 +71,7 @@ class Manifest(Value):
             adopted or there is none.
         answers: what the submitter answered to the questions of the policy, by question.
         asked: questions that this release must answer.
+        authors: people who made the model or its data, and what they did, so that they cannot approve it.
         risk_history: risk scores of the workload's releases before this one, oldest first, so that a
             comparison with them can be repeated for ever.
     """
@@ -94,6 +95,7 @@ class Manifest(Value):
     answers: Annotated[dict[str, AnswerValue], Field(exclude_if=_is_empty)] = {}
     asked: Annotated[list[str], Field(exclude_if=_is_empty)] = []
     risk_history: Annotated[list[float], Field(exclude_if=_is_empty)] = []
+    authors: Annotated[dict[str, str], Field(exclude_if=_is_empty)] = {}
 
     @property
     def unanswered(self) -> list[str]:

@@ -20,6 +20,9 @@ class Person(Value):
             manager ignores it.
         roles: governance roles; empty for people who only submit or look.
         slack: id of the person's Slack account, such as ``U02ABCDEF``, in the workspace of the deployment.
+        identities: other names of the person: e-mail addresses and names as git and MLflow write them, so
+            that who made a model or its data is known and cannot approve it.
+        active: false for somebody who left; what they answer counts no more, and nothing is asked of them.
     """
 
     user: Annotated[str, Field(min_length=1, max_length=100)]
@@ -28,6 +31,13 @@ class Person(Value):
     airflow_role: Literal["viewer", "user", "op", "admin"] = "user"
     roles: list[Name] = []
     slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,30}$")] | None = None
+    identities: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    active: bool = True
+
+    @property
+    def known_as(self) -> set[str]:
+        """``identities`` as they are compared: without case, without spaces around them."""
+        return {name.strip().casefold() for name in self.identities}
 
 
 class People(Value):
@@ -43,6 +53,12 @@ class People(Value):
         accounts = [person.slack for person in self.people if person.slack]
         if len(set(accounts)) != len(accounts):
             raise ValueError("people: two people share a Slack account, so nobody could tell who answered")
+        names = [name for person in self.people for name in {person.user.casefold(), *person.known_as}]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"people: two people share the identity {twice[0]!r}; one belongs to one person")
+        ids = [person.airflow_id for person in self.people if person.airflow_id]
+        if len(set(ids)) != len(ids):
+            raise ValueError("people: two people share an airflow_id, so nobody could tell who answered")
         return self
 
     def find(self, user: str) -> Person | None:
@@ -53,6 +69,13 @@ class People(Value):
         """The person with this Slack account, or ``None``."""
         return next((person for person in self.people if person.slack == account), None)
 
+    def known_as(self, identity: str) -> Person | None:
+        """The person whom git or MLflow know under a name or address, or ``None``."""
+        name = identity.strip().casefold()
+        return next(
+            (person for person in self.people if name in {person.user.casefold(), *person.known_as}), None
+        )
+
     def holders(self, role: str) -> list[Person]:
-        """Everyone who holds ``role``."""
-        return [person for person in self.people if role in person.roles]
+        """Everyone active who holds ``role``."""
+        return [person for person in self.people if person.active and role in person.roles]

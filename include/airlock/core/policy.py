@@ -26,6 +26,11 @@ Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 """A name that can stand in a CEL expression."""
 
 
+def _nothing(value: object) -> bool:
+    """Whether an optional section is not there; then it has no place in the digest either."""
+    return value is None or value == []
+
+
 class Track(StrEnum):
     """How much attention a release needs; ordered from light to heavy (requirement T-3)."""
 
@@ -184,6 +189,29 @@ class ApprovalRules(Value):
     escalate_to: Annotated[Name | None, Field(description="role that is told; the seat's own without it")] = (
         None
     )
+    delegate_days: Annotated[
+        float | None,
+        Field(
+            gt=0, le=366, exclude_if=_nothing, description="longest delegation that counts; without it none"
+        ),
+    ] = None
+    condition_days: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=366,
+            exclude_if=_nothing,
+            description="latest day of a condition, counted from the approval; without it no condition",
+        ),
+    ] = None
+    policy_author_days: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            exclude_if=_nothing,
+            description="days after publication in which who changed or approved the policy answers no seat",
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _heavier_needs_people(self) -> Self:
@@ -203,11 +231,6 @@ IsolationLevel = Literal["none", "process", "filter", "namespace", "full"]
 processes and no files of others, by the kernel's filters. ``namespace``: the same by namespaces as well, in
 which the job sees neither processes nor files nor network devices of the machine. ``full``: and not as root.
 """
-
-
-def _nothing(value: object) -> bool:
-    """Whether an optional part is not there; then it has no place in the digest either."""
-    return value is None or value == []
 
 
 class SandboxRules(Value):

@@ -90,4 +90,7 @@ class Release:
     @property
     def answers(self) -> list[Answer]:
         """Recorded answers in order."""
-        return [Answer.model_validate(event.data) for event in self.all(Kind.APPROVAL_RECORDED)]
+        return [
+            Answer.model_validate({**event.data, "given_us": event.occurred_us})
+            for event in self.all(Kind.APPROVAL_RECORDED)
+        ]

@@ -20,6 +20,12 @@ WAIVER_DAG, REVOKE_DAG, WAIVERS_DAG = "airlock__waiver", "airlock__waiver_revoke
 POLICY_DAG = "airlock__policy"
 """The DAG that asks to publish a policy."""
 
+DELEGATE_DAG, END_DELEGATION_DAG = "airlock__delegate", "airlock__delegate_end"
+"""DAGs that let somebody answer in one's place, and take that back."""
+
+CONDITION_DAG, APPROVALS_DAG = "airlock__condition", "airlock__approvals"
+"""DAGs that confirm the condition of an approval, and look after all approvals."""
+
 
 class TaskRef(Value):
     """One try of one task instance."""

@@ -19,10 +19,9 @@ from pydantic import Field, model_validator
 from airlock.core.audit import Event, Kind
 from airlock.core.base import Value
 from airlock.core.canonical import digest_of
+from airlock.core.dates import DAY_US
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Evidence, Verdict
-
-DAY_US = 24 * 3600 * 1_000_000
 
 NEVER = frozenset({"gate-security", "gate-score", "gates-complete"})
 """What no policy can make waivable: files that run code, models that could not be scored, missing evidence.

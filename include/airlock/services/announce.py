@@ -51,9 +51,9 @@ def _unapproved(deployment: Deployment, release: Release, decision: Decision, *,
 def _approvers(release: Release) -> str:
     """Who had approved when the promotion started, with their roles."""
     finished = release.first(Kind.PROMOTION_FINISHED)
-    roles = {answer.user: answer.role for answer in reversed(release.answers)}
+    said = {answer.user: f"{answer.who} ({answer.role})" for answer in reversed(release.answers)}
     users = [] if finished is None else finished.data["approved_by"]
-    return " and ".join(f"{user} ({roles[user]})" for user in users)
+    return " and ".join(said[user] for user in users)
 
 
 def fixes(decision: Decision | None) -> list[str]:

@@ -39,13 +39,30 @@ def answer(
     choice: str,
     comment: str,
     when: str,
+    condition: str = "",
+    until: str = "",
 ) -> None:
     """Record somebody's answer for a seat; see the services for what each argument is.
+
+    Only the approval of a release can have a condition.
 
     Raises:
         RefusedError: the answer must not count; the refusal is recorded.
     """
-    service = {"waiver": waivers.answer, "policy": publish.answer, "release": approve.answer}[desk]
+    if desk == "release":
+        approve.answer(
+            deployment,
+            subject,
+            index,
+            user=user,
+            choice=choice,
+            comment=comment,
+            when=when,
+            condition=condition,
+            until=until,
+        )
+        return
+    service = waivers.answer if desk == "waiver" else publish.answer
     service(deployment, subject, index, user=user, choice=choice, comment=comment, when=when)
 
 

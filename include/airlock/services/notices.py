@@ -8,7 +8,6 @@ from airlock.core.audit import Kind
 from airlock.core.decision import Decision, Outcome
 from airlock.core.evidence import Evidence, most_urgent_first
 from airlock.core.notices import GateLine, Notice, Topic
-from airlock.core.people import People
 from airlock.core.policy import ApprovalRules
 from airlock.core.release import Release, State
 from airlock.services.announce import fixes, outcome_sentence
@@ -16,6 +15,7 @@ from airlock.services.deployment import Deployment
 from airlock.services.releases import (
     deadline_us,
     open_case,
+    panel_for,
     quorum_of,
     read_decision,
     read_evidence,
@@ -72,7 +72,7 @@ def _seat_notices(deployment: Deployment, release: Release, decision: Decision) 
     case = open_case(deployment, release.release_id)
     evidence = read_evidence(deployment, case)
     quorum = quorum_of(deployment, release, decision)
-    people = deployment.config.people()
+    panel = panel_for(deployment, release)
     state = state_of(deployment, release)
     notices = []
     for index, seat in enumerate(decision.seats):
@@ -101,7 +101,7 @@ def _seat_notices(deployment: Deployment, release: Release, decision: Decision) 
                 ],
                 gates=_gates(evidence),
                 role=seat.role,
-                people=_eligible(people, seat.role, release.submitter),
+                people=[person.user for person in panel.eligible(seat.role)],
                 seat=index,
                 waits=waits,
                 **_common(release),
@@ -123,7 +123,7 @@ def _later(
 ) -> list[Notice]:
     """Reminders, and the escalation, that are due for an open seat."""
     waited = deployment.clock.now_us() - _asked_us(release)
-    role, people = decision.seats[index].role, deployment.config.people()
+    role, panel = decision.seats[index].role, panel_for(deployment, release)
     parent = f"{release.release_id}/seat/{index}"
     due = [hours for hours in rules.remind_hours if waited >= hours * HOUR_US]
     notices = [
@@ -134,7 +134,7 @@ def _later(
             text=f"It has waited {hours:g} hours for {role}; unanswered it is closed, never approved.",
             tone="warn",
             role=role,
-            people=_eligible(people, role, release.submitter),
+            people=[person.user for person in panel.eligible(role)],
             waits=True,
             thread=parent,
             **_common(release),
@@ -151,7 +151,7 @@ def _later(
                 f"Find somebody of that role, or delegate it.",
                 tone="bad",
                 role=rules.escalate_to or role,
-                people=[person.user for person in people.holders(rules.escalate_to or role)],
+                people=[person.user for person in panel.people.holders(rules.escalate_to or role)],
                 waits=True,
                 thread=parent,
                 **_common(release),
@@ -177,10 +177,6 @@ def _outcome(
         thread=f"{release.release_id}/seat/0" if decision.seats else "",
         **_common(release),
     )
-
-
-def _eligible(people: People, role: str, submitter: str) -> list[str]:
-    return [person.user for person in people.holders(role) if person.user != submitter]
 
 
 def _gates(evidence: dict[str, Evidence]) -> list[GateLine]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airlock.core.approvals import Quorum, QuorumState, tally
+from airlock.core.approvals import Panel, Quorum, QuorumState, tally
 from airlock.core.audit import Kind, Recorded
 from airlock.core.decision import Decision, Outcome
 from airlock.core.errors import IntegrityError, NotFoundError
@@ -14,6 +14,7 @@ from airlock.core.policy import Policy
 from airlock.core.release import Release, State
 from airlock.core.workload import Workload
 from airlock.services.deployment import Deployment
+from airlock.services.panel import SUBMITTED, panel_of
 
 
 def find_release(deployment: Deployment, release_id: str) -> Release:
@@ -134,12 +135,24 @@ def deadline_us(release: Release) -> int:
 
 def quorum_of(deployment: Deployment, release: Release, decision: Decision) -> Quorum:
     """Count the audited answers, with the roles people hold now."""
-    return tally(
-        release.answers,
-        decision=decision,
-        people=deployment.config.people(),
-        submitter=release.submitter,
-    )
+    answers = release.answers
+    panel = panel_for(deployment, release) if answers else Panel(deployment.config.people(), barred={})
+    return tally(answers, decision=decision, panel=panel)
+
+
+def panel_for(deployment: Deployment, release: Release) -> Panel:
+    """Who may answer about a release as things stand now."""
+    if release.first(Kind.RELEASE_DECIDED) is None or release.first(Kind.RELEASE_FROZEN) is None:
+        # Nothing can be asked yet.
+        return Panel(people=deployment.config.people(), barred={release.submitter: SUBMITTED})
+    case = open_case(deployment, release.release_id)
+    return panel_of(deployment, release, case.manifest, case.policy)
+
+
+def filled_by(release: Release, quorum: Quorum) -> dict[int, str]:
+    """Who fills each seat, and whom they act for, such as ``petra for omar``."""
+    said = {(answer.seat, answer.user): answer.who for answer in release.answers}
+    return {seat: said[seat, user] for seat, user in quorum.filled.items()}
 
 
 def state_of(deployment: Deployment, release: Release) -> State:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from airlock import __version__
 from airlock.adapters.evidence import hash_file
+from airlock.adapters.lineage import commit_authors
 from airlock.core.audit import Kind
 from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
@@ -172,6 +173,7 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         answers=answers_of(deployment, release),
         asked=required_questions(deployment.engine, workload, policy, as_of=release.submitted_on),
         risk_history=risk_history(deployment, workload.name, policy),
+        authors=authors_of(deployment, workload, candidate),
     )
     digest = put(manifest.to_bytes())
     deployment.record(
@@ -259,6 +261,21 @@ def _training(
         found=files_digest(read_files(deployment, kept)),
     )
     return {CODE: kept, PARAMETERS: deployment.evidence.put(canonical_json(parameters))}, [link]
+
+
+def authors_of(deployment: Deployment, workload: Workload, candidate: ModelVersion) -> dict[str, str]:
+    """People who made the model or its data, and what they did, so that they approve none of it (A-2).
+
+    Names of the registry and of git count for whom ``people.yaml`` knows by them; nobody else holds a role.
+    """
+    people, run = deployment.config.people(), deployment.registry.run(candidate.run_id)
+    wrote = commit_authors(workload.lineage, deployment.settings.data_root, commit=run.commit)
+    found: dict[str, str] = {}
+    for name, did in [*run.users, (candidate.user, "registered this version"), *wrote]:
+        person = people.known_as(name) if name else None
+        if person is not None:
+            found.setdefault(person.user, did)
+    return found
 
 
 def checked_policy(deployment: Deployment, version: str) -> Policy:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 
 from airlock.core.audit import Event, Kind
+from airlock.core.dates import DAY_US, end_of_day, last_day
 from airlock.core.decision import Decision, usable
 from airlock.core.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
 from airlock.core.evidence import Evidence
 from airlock.core.policy import Policy
 from airlock.core.waiver import (
-    DAY_US,
     SCOPE,
     Waiver,
     WaiverRequest,
@@ -57,20 +56,6 @@ def find_waiver(deployment: Deployment, waiver_id: str) -> WaiverRequest:
 # Asking
 
 
-def until_of(day: str) -> int:
-    """The moment a waiver until ``day`` ends: the end of that day, UTC, in microseconds since 1970.
-
-    Raises:
-        InvalidInputError: it is no date such as 2026-03-31.
-    """
-    try:
-        found = date.fromisoformat(day)
-        start = datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{day[:40]!r} is no date", fix="write it as 2026-03-31") from error
-    return int(start) * 1_000_000 + DAY_US
-
-
 def request_problem(
     deployment: Deployment, policy: Policy, *, rule: str, versions: str, until: str, reason: str
 ) -> str:
@@ -84,7 +69,7 @@ def request_problem(
         )
     try:
         in_range(versions, "1")
-        until_us = until_of(until)
+        until_us = end_of_day(until)
     except InvalidInputError as error:
         return f"{error.what}; {error.fix}"
     return (
@@ -172,7 +157,7 @@ def request_waiver(
             "waiver": waiver_id,
             "rule": rule,
             "versions": versions,
-            "until_us": until_of(until),
+            "until_us": end_of_day(until),
             "role": role,
             "reason": reason.strip(),
             "policy": policy.version,
@@ -218,7 +203,7 @@ def question(deployment: Deployment, waiver_id: str, index: int) -> Question:
         (
             f"**{markdown(request.requested.actor)}** asks that `{request.rule}` may fail for versions "
             f"**{markdown(request.versions)}** of **{markdown(workload.title)}** until "
-            f"**{day_of(request.until_us)}** (UTC, that day included)."
+            f"**{last_day(request.until_us)}** (UTC, that day included)."
         ),
         f"**Why:** {markdown(str(request.requested.data['reason']))}",
         (
@@ -308,7 +293,7 @@ def standing(deployment: Deployment, waiver_id: str) -> Standing:
             REJECTED, f"rejected by {who}", str((request.answer or request.requested).data["comment"])
         )
     if state.in_force:
-        return Standing(GRANTED, f"granted by {who} until {day_of(request.until_us)}")
+        return Standing(GRANTED, f"granted by {who} until {last_day(request.until_us)}")
     return Standing(DENIED, f"the waiver is {state}")
 
 
@@ -365,7 +350,7 @@ def waivers_for(deployment: Deployment, record: Evidence) -> list[str]:
         return []
     found = waived(deployment, open_case(deployment, record.release_id), record)
     return [
-        f"waiver {one.waiver_id} of {one.granted_by} until {day_of(one.until_us)} lets {one.rule} fail"
+        f"waiver {one.waiver_id} of {one.granted_by} until {last_day(one.until_us)} lets {one.rule} fail"
         for one in found
     ]
 
@@ -506,8 +491,8 @@ def _notice(deployment: Deployment, waiver: WaiverRequest, state: WaiverState) -
         return ""
     verb = "ends on" if kind is Kind.WAIVER_EXPIRING else f"is {state}; its last day was to be"
     sentence = (
-        f"waiver {waiver.waiver_id} of {waiver.rule} for {waiver.workload} {verb} {day_of(waiver.until_us)}; "
-        f"asked for by {waiver.requested.actor}, owned by {waiver.role}"
+        f"waiver {waiver.waiver_id} of {waiver.rule} for {waiver.workload} {verb} "
+        f"{last_day(waiver.until_us)}; asked for by {waiver.requested.actor}, owned by {waiver.role}"
     )
     deployment.record(
         kind,
@@ -516,8 +501,3 @@ def _notice(deployment: Deployment, waiver: WaiverRequest, state: WaiverState) -
         data={"waiver": waiver.waiver_id, "state": str(state), "sentence": sentence},
     )
     return sentence
-
-
-def day_of(until_us: int) -> str:
-    """The last day of a waiver."""
-    return datetime.fromtimestamp(until_us / 1_000_000 - 1, tz=UTC).strftime("%Y-%m-%d")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from airlock.adapters.airflow_api import AirflowClient
@@ -15,7 +16,7 @@ from airlock.core.manifest import AnswerValue, release_id_for
 from airlock.core.release import Release, State
 from airlock.core.task import SEAT_TASK
 from airlock.services.deployment import Deployment
-from airlock.services.releases import find_release, open_case, quorum_of, read_decision, state_of
+from airlock.services.releases import find_release, open_case, panel_for, quorum_of, read_decision, state_of
 
 WAIT_SECONDS = 3600
 ANSWER_SECONDS = 60
@@ -112,8 +113,12 @@ def answer_release(
     choice: str,
     comment: str,
     seat: int = 0,
+    condition: str = "",
+    until: str = "",
 ) -> int:
     """Answer as ``user`` through Airflow, wait until the answer is audited, and return the seat's index.
+
+    ``condition`` and ``until`` are what has to be done, by which day, for an approval to stay.
 
     Raises:
         RefusedError: the release does not wait, the user holds no open role, or the answer was refused.
@@ -122,10 +127,11 @@ def answer_release(
     index = seat - 1 if seat else _open_seat(deployment, release, user)
     seen = len(release.events)
     place = (release.dag_id, release.run_id, SEAT_TASK, index)
+    send = partial(client.answer, *place, choice=choice, comment=comment, condition=condition, until=until)
     client.wait_for_seat(*place)
-    client.answer(*place, choice=choice, comment=comment)
-    until = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < until:
+    send()
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < end:
         # Asked first: a seat that refused the answer waits again too, and has said so before.
         lost = client.asks_again(*place)
         for event in find_release(deployment, release_id).events[seen:]:
@@ -136,7 +142,7 @@ def answer_release(
                     raise RefusedError(event.data["problem"], where=release_id)
         if lost:
             client.wait_for_seat(*place)
-            client.answer(*place, choice=choice, comment=comment)
+            send()
         time.sleep(POLL_SECONDS)
     raise UnavailableError(
         "the answer was not recorded in time", where=release_id, fix="look at the seat's task log"
@@ -152,10 +158,12 @@ def _open_seat(deployment: Deployment, release: Release, user: str) -> int:
             fix="see `airlock release show`",
         )
     person = deployment.config.people().find(user)
-    roles = person.roles if person else []
-    for index in quorum_of(deployment, release, decision).open_seats:
-        if decision.seats[index].role in roles:
-            return index
+    roles, panel = person.roles if person else [], panel_for(deployment, release)
+    open_seats = quorum_of(deployment, release, decision).open_seats
+    asked = [(index, decision.seats[index].role) for index in open_seats]
+    own = [index for index, role in asked if role in roles]
+    if found := own or [index for index, role in asked if panel.acting_for(user, role)]:
+        return found[0]
     wanted = ", ".join(seat.role for seat in decision.seats)
     raise RefusedError(
         f"{user} holds no role that is open here; roles held: {', '.join(roles) or 'none'}",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airlock.core.approvals import Answer, QuorumState, objection
+from airlock.core.approvals import Answer, QuorumState
 from airlock.core.audit import Kind
+from airlock.core.dates import last_day
 from airlock.core.errors import NotFoundError
 from airlock.core.release import State
 from airlock.core.waiver import WaiverState
 from airlock.gates import gate_names, gate_text
 from airlock.services.announce import outcome_sentence
+from airlock.services.approve import own_objection
 from airlock.services.blocked import STOPPED, explain
 from airlock.services.overview import (
     DAY_US,
@@ -24,7 +26,14 @@ from airlock.services.overview import (
     workload_names,
 )
 from airlock.services.past import comments_on, earlier_releases, trends
-from airlock.services.releases import deadline_us, open_case, quorum_of, read_decision, read_evidence
+from airlock.services.releases import (
+    deadline_us,
+    open_case,
+    panel_for,
+    quorum_of,
+    read_decision,
+    read_evidence,
+)
 from airlock.services.waivers import list_waivers
 from airlock.services.watch import pending_gates
 from airlock.web import sections
@@ -297,55 +306,31 @@ def _decision(decision: Decision) -> Data:
 def _seats(visitor: Visitor, release: Release, decision: Decision, state: State) -> list[Data]:
     """Each seat: who fills it, who may, and whether the one who looks may."""
     quorum = quorum_of(visitor.deployment, release, decision)
-    people = visitor.deployment.config.people()
+    panel = panel_for(visitor.deployment, release)
     given: dict[int, Answer] = {answer.seat: answer for answer in release.answers}
     seats = []
     for index, seat in enumerate(decision.seats):
         answer = given.get(index)
         filled = quorum.filled.get(index)
-        problem = "" if state is State.WAITING and filled is None else "closed"
+        problem, acts_for = "" if state is State.WAITING and filled is None else "closed", ""
         if not problem:
-            problem = _own_objection(visitor, release, decision, index, quorum.filled)
+            problem, acts_for = own_objection(visitor.deployment, release, decision, index, visitor.name)
         seats.append(
             {
                 "number": index + 1,
                 "role": seat.role,
                 "reason": seat.reason,
-                "filled_by": filled,
+                "filled_by": answer.who if answer and filled else filled,
+                "condition": answer.condition if answer and filled else "",
+                "condition_until": last_day(answer.condition_until_us) if answer and answer.condition else "",
                 "rejected_by": quorum.rejected_by if answer and answer.user == quorum.rejected_by else "",
                 "comment": answer.comment if answer else "",
-                "eligible": [
-                    person.name for person in people.holders(seat.role) if person.user != release.submitter
-                ],
+                "eligible": [person.name for person in panel.eligible(seat.role)],
                 "may_answer": not problem,
                 "problem": problem,
+                "acts_for": acts_for,
             }
         )
     if quorum.state is QuorumState.GRANTED:
         return [{**seat, "may_answer": False} for seat in seats]
     return seats
-
-
-def _own_objection(
-    visitor: Visitor, release: Release, decision: Decision, index: int, filled: dict[int, str]
-) -> str:
-    """Why the one who looks may not fill this seat; empty when it is theirs to fill."""
-    asked = Answer(
-        release_id=release.release_id,
-        seat=index,
-        user=visitor.name,
-        role=decision.seats[index].role,
-        choice="approve",
-        comment="",
-        manifest_digest=decision.manifest_digest,
-        evidence_digest=decision.evidence_digest,
-        policy_digest=decision.policy_digest,
-    )
-    earlier = [answer for answer in release.answers if answer.user in filled.values()]
-    return objection(
-        asked,
-        decision=decision,
-        people=visitor.deployment.config.people(),
-        submitter=release.submitter,
-        earlier=earlier,
-    )
