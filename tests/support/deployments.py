@@ -7,6 +7,7 @@ same service that keeps a gate's evidence.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -33,11 +34,13 @@ from airlock.core.manifest import release_id_for
 from airlock.core.policy import Policy
 from airlock.core.release import Release
 from airlock.ports import ModelVersion, RunFacts, SandboxRequest, SandboxResult
+from airlock.services.adopt import adopt
 from airlock.services.approve import answer
 from airlock.services.decide import decide
 from airlock.services.deployment import Deployment, anchors_of, immediate
 from airlock.services.evaluate import keep_evidence
 from airlock.services.keys import create_key
+from airlock.services.promote import promote
 from airlock.services.releases import find_release, open_case
 from airlock.services.sequence import Sequencer
 from airlock.services.submit import freeze, submit
@@ -418,6 +421,28 @@ class NoSandbox:
 
 
 @dataclass
+class TrialSandbox:
+    """Answers trials as a model would that asks for ``features``; a model in ``broken`` does not answer."""
+
+    features: list[str] = field(default_factory=lambda: ["income", "debt"])
+    broken: set[str] = field(default_factory=set)
+    unavailable: bool = False
+    tried: list[str] = field(default_factory=list)
+
+    def run(self, request: SandboxRequest, output: Path) -> SandboxResult:
+        if self.unavailable:
+            raise SandboxError("the policy asks for a sandbox without network, and none can be had here")
+        assert request.job["kind"] == "trial"
+        weights = (Path(request.inputs["candidate"]) / "model.skops").read_text()
+        self.tried.append(weights)
+        if weights in self.broken:
+            raise SandboxError("the model gives no answers", where="sandbox job trial")
+        report = {"rows": 3, "features": self.features, "task": "classification"}
+        (output / "trial.json").write_text(json.dumps(report))
+        return SandboxResult(isolation=["no network"], seconds=0.1, stdout="", stderr="")
+
+
+@dataclass
 class World:
     """A deployment with one workload, its champion (version 1) and two candidates (2 and 3)."""
 
@@ -427,6 +452,13 @@ class World:
     clock: ManualClock
     failpoints: Failpoints = field(default_factory=Failpoints)
     asked: int = 0
+    releases: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> TrialSandbox:
+        """The sandbox of a world in operation."""
+        assert isinstance(self.deployment.sandbox, TrialSandbox)
+        return self.deployment.sandbox
 
     @property
     def config(self) -> Path:
@@ -542,6 +574,12 @@ class World:
         self.answer(release_id, "ravi", 1)
         return release_id
 
+    def promoted(self, version: str, **kwargs: Any) -> str:
+        """A release that is in production."""
+        release_id = self.granted(version, run=f"run-{version}", **kwargs)
+        promote(self.deployment, release_id)
+        return release_id
+
     def release(self, release_id: str) -> Release:
         return find_release(self.deployment, release_id)
 
@@ -565,6 +603,9 @@ class World:
                 copied.registry.models[name][version].tags.update(stored.tags)
         copied.registry.champions.update(self.registry.champions)
         copied.clock.us = self.clock.us
+        copied.releases = dict(self.releases)
+        if isinstance(self.deployment.sandbox, TrialSandbox):
+            copied.deployment = replace(copied.deployment, sandbox=TrialSandbox())
         return copied
 
 
@@ -590,6 +631,20 @@ def open_world(root: Path) -> World:
     )
     audit.deployment = deployment
     return World(root, deployment, registry, clock)
+
+
+def in_operation(root: Path, *, features: Sequence[str] = ("income", "debt")) -> World:
+    """Real rows, version 1 adopted, then 2 and 3 promoted; trials are answered."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    world = make_world(root, champion=None)
+    rows = pa.table({**{name: [1.0, 2.0, 3.0] for name in features}, "y": [0, 1, 0], "group": [0, 1, 0]})
+    pa.parquet.write_table(rows, root / "home" / "data" / "loan" / "batches" / "clean.parquet")
+    adopt(world.deployment, WORKLOAD, "1", actor="root", reason="it was there before Airlock")
+    world.releases = {version: world.promoted(version) for version in ("2", "3")}
+    world.deployment = replace(world.deployment, sandbox=TrialSandbox())
+    return world
 
 
 def make_world(root: Path, *, champion: str | None = "1") -> World:

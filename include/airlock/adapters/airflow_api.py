@@ -53,6 +53,15 @@ class AirflowClient:
         client.__dict__["_token"] = token  # what the cached property would have fetched
         return client
 
+    def log_in(self) -> None:
+        """Ask Airflow now whether the password is right.
+
+        Raises:
+            RefusedError: it is not.
+            UnavailableError: Airflow does not answer.
+        """
+        _ = self._token
+
     @cached_property
     def _token(self) -> str:
         body = {"username": self._user, "password": self._password}

@@ -14,6 +14,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.settings import load_settings
 from airlock.airflow.approval import ApprovalSensor, seats
+from airlock.airflow.assets import champion_asset
 from airlock.airflow.base import AirlockOperator
 from airlock.airflow.operators import (
     AnnounceOperator,
@@ -96,7 +97,7 @@ def release_dag(workload: Workload, policy: Policy) -> DAG:
         default_args={**_DEFAULTS, "owner": workload.owner},
         tags={"airlock", "release", workload.kind, workload.owner},
     ) as dag:
-        _tasks(policy, retrain=bool(workload.training.command))
+        _tasks(policy, workload)
     # Set afterwards: Airflow copies a DAG's parameters into each of its tasks as they are made, which
     # costs a third of parsing, and gives a task that runs the DAG's parameters anyway.
     dag.params = ParamsDict(_params(workload, policy))
@@ -143,7 +144,7 @@ def _question(question: Question) -> Param:
     return Param(default=None, description=f"Why it is asked: {question.why}", **values)
 
 
-def _tasks(policy: Policy, *, retrain: bool) -> None:
+def _tasks(policy: Policy, workload: Workload) -> None:
     submit = SubmitOperator(task_id="submit", doc_md="Opens the release in the name of who triggered it.")
     manifest = ManifestOperator(task_id="manifest", doc_md="Freezes artifact, data and policy by digest.")
     with TaskGroup("checks", tooltip="On files and data alone, before any model is loaded") as checks:
@@ -157,7 +158,11 @@ def _tasks(policy: Policy, *, retrain: bool) -> None:
         trigger_rule=TriggerRule.ALL_DONE,
     )
     approval = ApprovalSensor(task_id="approval", doc_md="Waits for the quorum in the audit store.")
-    promote = PromoteOperator(task_id="promote", doc_md="Moves the champion alias, if everything holds.")
+    promote = PromoteOperator(
+        task_id="promote",
+        doc_md="Moves the champion alias, if everything holds.",
+        outlets=[champion_asset(workload.name)],
+    )
     # How it ended is said and recorded whatever happened before.
     always = TriggerRule.ALL_DONE
     announce = AnnounceOperator(
@@ -168,7 +173,7 @@ def _tasks(policy: Policy, *, retrain: bool) -> None:
     )
     submit >> manifest >> checks >> score >> gates >> decide >> [seats(decide.output), approval]
     approval >> promote >> announce >> seal
-    if retrain and REPRODUCED in policy.gates:
+    if workload.training.command and REPRODUCED in policy.gates:
         again = ReproduceOperator(
             task_id="retrain", doc_md="Trains the candidate again in the sandbox, beside the other checks."
         )

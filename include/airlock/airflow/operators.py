@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airlock.airflow.assets import tell_champion
 from airlock.airflow.base import AirlockOperator
 from airlock.core.interview import ANSWER_PREFIX
 
@@ -159,6 +160,7 @@ class PromoteOperator(AirlockOperator):
         from airlock.services.promote import promote
 
         event = promote(recorder.deployment, recorder.release_id)
+        tell_champion(context, event.workload, event.version, f"release {event.release_id}")
         self.log.info("%s version %s is the champion.", event.data["model"], event.version)
         return event.version
 

@@ -38,6 +38,9 @@ class _Commands(LazyGroup):
         "preflight": "airlock.cli.preflight:preflight",
         "interview": "airlock.cli.interview:interview",
         "policy": "airlock.cli.policy:app",
+        "rollback": "airlock.cli.operation:rollback",
+        "guard": "airlock.cli.operation:guard_app",
+        "incident": "airlock.cli.incident:app",
     }
 
 

@@ -484,7 +484,8 @@ def _print_answer(answer: questions.Given) -> None:
 def _print_period(period: questions.Period) -> None:
     since = _when(period.since_us) or "before anything was recorded"
     until = _when(period.until_us) or "now"
-    console.print(f"[bold]version {safe(period.version)}[/]  since {since}, until {until}")
+    version = f"version {safe(period.version)}" if period.version else "no version"
+    console.print(f"[bold]{version}[/]  since {since}, until {until}")
     people = ", ".join(f"{user} ({role})" if role else user for user, role in period.approved_by)
     facts = {"by release": period.release_id}
     if period.how == "promoted":
@@ -496,6 +497,8 @@ def _print_period(period: questions.Period) -> None:
         }
     elif period.how == "adopted":
         facts = {"adopted by": period.user, "reason": period.reason}
+    elif period.how == "rolled back":
+        facts |= {"rolled back by": period.user, "reason": period.reason}
     else:
         facts = {"found by": period.release_id}
     _print_facts(facts)

@@ -26,6 +26,9 @@ DELEGATE_DAG, END_DELEGATION_DAG = "airlock__delegate", "airlock__delegate_end"
 CONDITION_DAG, APPROVALS_DAG = "airlock__condition", "airlock__approvals"
 """DAGs that confirm the condition of an approval, and look after all approvals."""
 
+ROLLBACK_DAG, GUARD_DAG = "airlock__rollback", "airlock__guard"
+"""DAGs that roll a workload back, and that look every few minutes whether somebody moved a champion."""
+
 
 class TaskRef(Value):
     """One try of one task instance."""

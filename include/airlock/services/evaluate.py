@@ -29,6 +29,7 @@ from airlock.core.errors import (
 )
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
+from airlock.core.policy import Policy
 from airlock.gates import gate_text, load_gate
 from airlock.gates.base import GateContext, Scores, no_advisories
 from airlock.ports import Clock, SandboxRequest
@@ -215,7 +216,14 @@ def sandbox_request(
     case: Case, job: dict[str, Any], inputs: dict[str, str], *, packages: Path | None = None
 ) -> SandboxRequest:
     """A sandbox job with the limits of the release's policy, in the model's own environment if it has one."""
-    rules = case.policy.sandbox
+    return limited_request(case.policy, job, inputs, packages=packages)
+
+
+def limited_request(
+    policy: Policy, job: dict[str, Any], inputs: dict[str, str], *, packages: Path | None = None
+) -> SandboxRequest:
+    """A sandbox job with the limits of a policy."""
+    rules = policy.sandbox
     return SandboxRequest(
         job=job,
         inputs=inputs,

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from airlock.core.audit import Event, Kind
 from airlock.core.base import Value
 from airlock.core.decision import Decision, decide, required_gates
-from airlock.core.errors import AirlockError
+from airlock.core.errors import AirlockError, UnavailableError
 from airlock.core.evidence import Evidence, Finding, GateResult, Metric, Verdict
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy
@@ -194,6 +194,8 @@ class Again:
         """The difference for one release, or why it cannot be told."""
         try:
             return self._one(past)
+        except UnavailableError:
+            raise  # it says nothing about this release
         except AirlockError as error:
             return str(error)
         except (KeyError, TypeError, ValueError) as error:

@@ -85,7 +85,7 @@ def _trained(deployment: Deployment, case: Case) -> GateResult:
         folder = Path(name)
         code = read_files(deployment, manifest.code[CODE])
         candidate = materialise(deployment, manifest.candidate, folder / "candidate")
-        packages = own_packages(deployment, case, candidate)
+        packages = own_packages(deployment, case.policy, candidate)
         data = verified_path(manifest.training)
         parameters = parse_json(deployment.evidence.get(manifest.code[PARAMETERS]))
         training = Training(

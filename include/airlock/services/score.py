@@ -15,6 +15,7 @@ from airlock.core.diff import diff_models
 from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
+from airlock.core.policy import Policy
 from airlock.gates import load_gate
 from airlock.gates._reasons import reason_texts
 from airlock.gates._requirements import CONDA_ONLY, read_requirements
@@ -203,18 +204,18 @@ def _run(
         "background": manifest.training.path,
         role: str(source),
     }
-    packages = own_packages(deployment, case, source)
+    packages = own_packages(deployment, case.policy, source)
     ran = deployment.sandbox.run(sandbox_request(case, job, inputs, packages=packages), output)
     return ran, packages.name if packages else "same"
 
 
-def own_packages(deployment: Deployment, case: Case, source: Path) -> Path | None:
+def own_packages(deployment: Deployment, policy: Policy, source: Path) -> Path | None:
     """The model's own environment; ``None`` where the policy asks for none, or the worker has its packages.
 
     Raises:
         InvalidInputError: it cannot be built, or there are no wheels.
     """
-    if case.policy.sandbox.environment == "same":
+    if policy.sandbox.environment == "same":
         return None
     needed = read_requirements(source)
     pins = [(one.name, one.version) for one in needed if one.version and one.name not in CONDA_ONLY]

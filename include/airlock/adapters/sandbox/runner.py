@@ -1,4 +1,4 @@
-"""Runs the job in ``job.json``: ``scan`` looks at model files, ``score`` runs models, ``train`` makes one.
+"""Runs the job in ``job.json``: ``scan`` reads model files, ``score``, ``trial`` and ``train`` run code.
 
 It runs in the sandbox and imports nothing of Airlock. A failure is told in ``output/error.json``.
 """
@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-JOBS = {"scan": "inside.scan", "score": "inside.score", "train": "inside.train"}
+JOBS = {"scan": "inside.scan", "score": "inside.score", "train": "inside.train", "trial": "inside.trial"}
 
 
 def main() -> int:

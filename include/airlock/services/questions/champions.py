@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.errors import InvalidInputError
 from airlock.services.deployment import Deployment
+from airlock.services.moves import ENDS, STARTS, subject_of
 from airlock.services.questions.reading import (
     RELEASES,
     UNDECIDED,
@@ -34,7 +35,9 @@ class Period:
     Attributes:
         since_us: ``None`` when it was in production before anything was recorded.
         until_us: ``None`` when nothing has replaced it.
-        how: ``promoted``, ``adopted``, or ``before``: known only because a promotion found it there.
+        version: empty while nothing was in production.
+        how: ``promoted``, ``adopted``, ``rolled back`` (to it), or ``before``: known only because a promotion
+            found it there.
         approved_by: whose approval the promotion rested on, with their roles.
         notes: what makes the answer less than certain.
     """
@@ -55,7 +58,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Start:
-    """A promotion that began; the alias may have moved."""
+    """A promotion or rollback that began; the alias may have moved."""
 
     version: str
     release_id: str
@@ -77,7 +80,11 @@ class Production:
     cut: bool
 
 
-MOVES = {Kind.PROMOTION_FINISHED: "promoted", Kind.CHAMPION_ADOPTED: "adopted"}
+MOVES = {
+    Kind.PROMOTION_FINISHED: "promoted",
+    Kind.CHAMPION_ADOPTED: "adopted",
+    Kind.ROLLBACK_FINISHED: "rolled back",
+}
 """Events after which another version is in production, and how it got there."""
 
 
@@ -93,7 +100,7 @@ def production(
 
     The order is that of the store, in which promotions of a workload follow one another; the times are
     those of the events that say so. The alias itself moves between ``promotion.started`` and
-    ``promotion.finished``, and right after ``champion.adopted``.
+    ``promotion.finished``, likewise for a rollback, and right after ``champion.adopted``.
 
     Raises:
         InvalidInputError: the interval begins in the future.
@@ -118,7 +125,7 @@ def production(
 
 def _moves(deployment: Deployment, workload: str, until_us: int | None) -> tuple[list[Recorded], bool]:
     """Moves of the champion and what belongs to them, up to a time and those that came next."""
-    kinds = [*MOVES, Kind.PROMOTION_STARTED, Kind.PROMOTION_REFUSED]
+    kinds = sorted({*MOVES, *STARTS, *ENDS, Kind.GUARD_ALIAS_MOVED})
     entries, cut = newest(deployment, workload=workload, kinds=kinds, until_us=until_us)
     if until_us is not None:
         later = deployment.audit.events(workload=workload, kinds=kinds, since_us=until_us, limit=NEXT)
@@ -137,25 +144,31 @@ def _periods(moves: list[Recorded], *, whole: bool) -> Iterator[Period]:
     if not moves:
         return
     first = moves[0].event
-    before = text(first, "previous") if whole and first.kind is Kind.PROMOTION_FINISHED else ""
+    before = text(first, "previous") if whole and first.kind is not Kind.CHAMPION_ADOPTED else ""
     if before:
         note = "no event says since when: it was there when the first recorded promotion came"
         yield Period(before, None, first.occurred_us, "before", first.release_id, notes=(note,))
     leaves = _replaced_us(moves)
     for number, entry in enumerate(moves):
         event = entry.event
-        earlier = moves[number - 1].event.version if number else before if whole else None
+        earlier = _arrived(moves[number - 1].event) if number else before if whole else None
+        back = event.kind is Kind.ROLLBACK_FINISHED
         yield Period(
-            version=event.version,
+            version=_arrived(event),
             since_us=event.occurred_us,
             until_us=leaves[number],
             how=MOVES[event.kind],
-            release_id=event.release_id,
-            user=event.actor if event.kind is Kind.CHAMPION_ADOPTED else "",
+            release_id=text(event, "to_release") if back else event.release_id,
+            user="" if event.kind is Kind.PROMOTION_FINISHED else event.actor,
             reason=text(event, "reason"),
             notes=tuple(_doubts(event, earlier)),
             event=entry.ingest_id,
         )
+
+
+def _arrived(event: Event) -> str:
+    """As ``moves.arrived``, of an event that somebody may have written by hand."""
+    return text(event, "to") if event.kind is Kind.ROLLBACK_FINISHED else event.version
 
 
 def _replaced_us(moves: list[Recorded]) -> list[int | None]:
@@ -175,8 +188,9 @@ def _doubts(event: Event, earlier: str | None) -> Iterator[str]:
     if event.kind is Kind.CHAMPION_ADOPTED:
         yield "it was in production before that; since when was never recorded"
     elif earlier is not None and (found := text(event, "previous")) != earlier:
+        mover = "rollback" if event.kind is Kind.ROLLBACK_FINISHED else "release"
         yield (
-            f"its release found {_version_words(found)} in production, where the log has "
+            f"its {mover} found {_version_words(found)} in production, where the log has "
             f"{_version_words(earlier)}: the alias was moved without Airlock"
         )
     off = abs(event.received_us - event.occurred_us) // 1_000_000
@@ -192,18 +206,25 @@ def _open_starts(entries: list[Recorded]) -> list[Start]:
     running: dict[str, Event] = {}
     for entry in entries:
         event = entry.event
-        if event.kind is Kind.PROMOTION_STARTED:
-            running[event.release_id] = event
-        else:
-            running.pop(event.release_id, None)
-    return [Start(event.version, event.release_id, event.occurred_us) for event in running.values()]
+        if event.kind in STARTS:
+            running[subject_of(event)] = event
+        elif event.kind in ENDS:
+            running.pop(subject_of(event), None)
+    return [Start(_started(event), event.release_id, event.occurred_us) for event in running.values()]
+
+
+def _started(event: Event) -> str:
+    """The version that a start was to bring."""
+    return event.version if event.kind is Kind.PROMOTION_STARTED else text(event, "to")
 
 
 def _explained(
     deployment: Deployment, period: Period, entries: list[Recorded], until_us: int | None
 ) -> Period:
     """A period with the decision behind it, and whether its end is blurred where it was asked about."""
-    notes = [*period.notes, *_blur(period, entries, until_us)]
+    notes = [*period.notes, *_foreign(period, entries), *_blur(period, entries, until_us)]
+    if period.how == "rolled back":
+        return replace(period, reason=_reason(period, entries), notes=tuple(notes))
     if period.how != "promoted":
         return replace(period, notes=tuple(notes))
     case = find_case(deployment, period.release_id)
@@ -222,14 +243,35 @@ def _explained(
     )
 
 
+def _reason(period: Period, entries: list[Recorded]) -> str:
+    """Why it was rolled back; that stands in the start alone, so that it is erased once for all."""
+    finished = next((entry.event for entry in entries if entry.ingest_id == period.event), None)
+    if finished is None:
+        return ""
+    starts = (entry.event for entry in entries if entry.event.kind is Kind.ROLLBACK_STARTED)
+    return next((text(start, "reason") for start in starts if subject_of(start) == subject_of(finished)), "")
+
+
+def _foreign(period: Period, entries: list[Recorded]) -> Iterator[str]:
+    """That somebody moved the alias by hand meanwhile, as the guard found."""
+    for entry in entries:
+        event = entry.event
+        if event.kind is not Kind.GUARD_ALIAS_MOVED or text(event, "problem") not in ("moved", "removed"):
+            continue
+        after = period.since_us is None or event.occurred_us >= period.since_us
+        if after and (period.until_us is None or event.occurred_us < period.until_us):
+            yield f"the guard found that the alias was moved to {_version_words(text(event, 'to'))} by hand"
+
+
 def _blur(period: Period, entries: list[Recorded], until_us: int | None) -> Iterator[str]:
     """That the next version was on its way in already when the interval ends."""
     if until_us is None or period.until_us is None or until_us > period.until_us:
         return
     for entry in entries:
         event = entry.event
-        if event.kind is not Kind.PROMOTION_STARTED or not event.occurred_us < until_us:
+        if event.kind not in STARTS or not event.occurred_us < until_us:
             continue
-        ends = (other.event for other in entries if other.event.release_id == event.release_id)
-        if any(end.kind is Kind.PROMOTION_FINISHED and end.occurred_us == period.until_us for end in ends):
-            yield f"the promotion of version {event.version} had begun; the alias moves before its end"
+        ends = (other.event for other in entries if subject_of(other.event) == subject_of(event))
+        if any(end.kind in MOVES and end.occurred_us == period.until_us for end in ends):
+            what = "promotion of" if event.kind is Kind.PROMOTION_STARTED else "rollback to"
+            yield f"the {what} {_version_words(_started(event))} had begun; the alias moves before its end"

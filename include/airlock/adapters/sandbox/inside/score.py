@@ -116,6 +116,13 @@ def run(job: dict[str, Any], inputs: Path, output: Path) -> None:
     (output / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True))
 
 
+def load_for_trial(role: str, job: dict[str, Any], inputs: Path, rows: pd.DataFrame) -> Model:
+    """The model of a job, with every column it asks for among ``rows``; which class matters is not asked."""
+    model = _load(role, job[role], inputs, job, None)
+    _refuse_missing(model, rows, "data of today")
+    return model
+
+
 def _explained_class(job: dict[str, Any], training: pd.DataFrame) -> str | None:
     """The class whose probability is explained: the favourable one, else the most frequent in training.
 
@@ -195,7 +202,14 @@ def _load(
     used = job["features"] if names is None else [str(name) for name in names]
     task = job.get("task", "classification")
     model = Model(role, estimator, float(entry["threshold"]), used, task)
-    _refuse_unusable(model, explained)
+    # Without a class to explain it is a trial, which asks for answers alone.
+    if explained is not None or task == "regression":
+        _refuse_unusable(model, explained)
+    elif not hasattr(estimator, "predict_proba"):
+        raise JobError(
+            f"the {role} ({_dotted(estimator)}) gives no probabilities. "
+            "How to fix it: use a classifier with predict_proba, such as LogisticRegression"
+        )
     return model
 
 
