@@ -17,7 +17,7 @@ from airlock.adapters.rego.opa import OpaServer, renamed
 from airlock.adapters.rego.process import RegoProcess
 from airlock.core.decision import Decision, Outcome, decide
 from airlock.core.errors import ConfigurationError, InvalidInputError, UnavailableError
-from airlock.core.policy import Effect, Policy, Track
+from airlock.core.policy import Effect, Policy, Tier, Track
 from airlock.core.rules import FactSet
 from tests.support.engines import TODAY
 from tests.unit.test_decision import MANIFEST, WORKLOAD, all_passed, make_policy, make_rule
@@ -447,6 +447,84 @@ def test_loops_in_each_other_run_over_short_lists_only() -> None:
         else:
             with pytest.raises(InvalidInputError, match="may loop over 1000"):
                 session.fires(rule)
+
+
+ASKED = [
+    "true",
+    "false // a comment takes the rest of its line",
+    'workload.name == "test-model"',
+    "limits.change > 0.01 && limits.change < 0.5",
+    "candidate.features.exists(a, candidate.features.exists(b, a != b))",
+    "candidate.features.all(a, a != 'z')",
+    "has(risk.z) && risk.z > 1.0",
+    "has(limits.change)",
+    # Errors of every kind.
+    "candidate.threshold > 0.1",
+    "workload.name > 1",
+    "workload.name",
+    "now() > 1",
+    "1 / 0 == 1",
+    "(",
+]
+
+
+@pytest.mark.requirement("P-1")
+@pytest.mark.parametrize("chosen", [range(8), range(14), [0, 9], [10, 0], [4, 8, 1], [13, 2], [11], [5]])
+def test_rules_asked_at_once_answer_as_they_do_alone(chosen: list[int]) -> None:
+    rules = [make_rule(f"rule-{number}", ASKED[number], Effect(warn=True)) for number in chosen]
+    policy = make_policy(*rules)
+    for limit in (0.05, 0.9):  # the policy's own, and one that a rule's test brings
+        facts = {**FACTS, "limits": {"change": limit}, "candidate": {"features": ["a", "b"]}}
+        facts["workload"] = {"name": "test-model"}
+        session = CelEngine().begin(policy, FactSet(facts))
+        told = {rule.id: answer for rule, answer in zip(rules, session.answers("warn"), strict=True)}
+        for rule in rules:
+            alone = CelEngine().begin(policy, FactSet(facts))
+            answer = told[rule.id]
+            if isinstance(answer, Exception):
+                with pytest.raises(type(answer)) as caught:
+                    alone.fires(rule)
+                assert str(caught.value) == str(answer)
+            else:
+                assert answer is alone.fires(rule)
+        if "rule-3" in told:
+            assert told["rule-3"] is (limit == 0.05)
+
+
+@pytest.mark.requirement("P-1")
+def test_a_condition_cannot_close_the_list_it_is_asked_in() -> None:
+    rules = [
+        make_rule(f"rule-{number}", condition, Effect(deny=True))
+        for number, condition in enumerate(["true", "false), (false", "true\n), (\nfalse", "true // ]"])
+    ]
+    answers = CelEngine().begin(make_policy(*rules), FactSet(dict(FACTS))).answers("deny")
+    assert [answer if isinstance(answer, bool) else "error" for answer in answers] == [
+        True,
+        "error",
+        "error",
+        True,
+    ]
+
+
+@pytest.mark.requirement("P-1")
+@pytest.mark.parametrize("sentence", ["{workload.name|percent}", "{limits.change|list}", "{x|nonsense}"])
+@pytest.mark.parametrize("fires", ["true", "false"])
+def test_a_rule_whose_sentence_cannot_be_written_denies(sentence: str, fires: str) -> None:
+    rule = make_rule("odd", fires, Effect(warn=True), because=sentence, otherwise=sentence)
+    decision = judge(make_policy(rule), CelEngine())
+    assert decision.outcome is Outcome.DENY
+    assert decision.sentence.startswith("rule odd could not be evaluated")
+
+
+@pytest.mark.requirement("P-1", "T-5")
+def test_a_tier_rule_is_told_with_what_was_known_when_it_was_asked() -> None:
+    rule = make_rule(
+        "early", "!has(risk.tier)", Effect(tier=Tier.HIGH), because="the tier is {risk.tier} to it"
+    )
+    decision = judge(make_policy(rule), CelEngine())
+    (reason,) = [reason for reason in decision.reasons if reason.rule == "early"]
+    assert (reason.message, reason.facts) == ("the tier is unknown to it", {})
+    assert decision.tier is Tier.HIGH
 
 
 @pytest.mark.requirement("P-1")

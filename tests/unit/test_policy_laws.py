@@ -59,7 +59,7 @@ def outcome_of(facts: Mapping[str, Any], policy: Policy = POLICY) -> tuple[Tier,
     for phase in get_args(Phase):
         found[phase] = evaluate_phase(phase, policy=policy, session=session, facts=known, as_of=TODAY)
         if phase == "tier":
-            known.learn("risk", "tier", str(heaviest(found["tier"], Tier)))
+            known.learn("risk", {"tier": str(heaviest(found["tier"], Tier))})
     reasons = [reason for some in found.values() for reason in some]
     return heaviest(found["tier"], Tier), heaviest(found["track"], Track), reasons
 

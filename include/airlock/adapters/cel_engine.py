@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, get_args
 
 from airlock.adapters.cel_library import load_cel
 from airlock.core.cel import parse
 from airlock.core.cel_nodes import Condition
 from airlock.core.errors import ConfigurationError, InvalidInputError
-from airlock.core.policy import Policy, Rule
+from airlock.core.policy import Phase, Policy, Rule
 from airlock.core.rules import FactSet, PerValue, Reason
 
 MAX_ITEMS = 100_000
@@ -56,6 +56,7 @@ class _Compiled:
     """A rule ready to run: its program over short names, and what it asks for."""
 
     condition: Condition
+    text: str
     program: Any
     place: int
     reads: tuple[str, ...]
@@ -74,19 +75,20 @@ class _Group:
     presences: Sequence[tuple[str, str]]
 
 
-def _compile(rules: Sequence[Rule], place: int) -> _Group:
-    """Rewrite the conditions so that each fact is one variable, and compile them."""
+def _compile(rules: Sequence[Rule], place: int, known: Mapping[str, float]) -> _Group:
+    """Rewrite the conditions so that each fact is one variable or a known number, and compile them."""
     short: dict[tuple[str, bool], str] = {}
     compiled: dict[str, _Compiled] = {}
     for rule in rules:
         try:
             condition = _condition(rule.when)
             for read in condition.reads:
-                short.setdefault((read.path, read.optional), f"__f{len(short)}")
-            program = _program(_rewritten(condition, short))
-            compiled[rule.id] = _Compiled(condition, program, place, condition.facts)
+                if read.optional or read.path not in known:
+                    short.setdefault((read.path, read.optional), f"__f{len(short)}")
+            text = _rewritten(condition, short, known)
+            compiled[rule.id] = _Compiled(condition, text, _program(text), place, condition.facts)
         except ConfigurationError as error:
-            compiled[rule.id] = _Compiled(_condition("false"), None, place, (), error)
+            compiled[rule.id] = _Compiled(_condition("false"), "false", None, place, (), error)
     return _Group(
         compiled,
         [(name, path) for (path, optional), name in short.items() if not optional],
@@ -94,29 +96,79 @@ def _compile(rules: Sequence[Rule], place: int) -> _Group:
     )
 
 
-def _rewritten(condition: Condition, short: Mapping[tuple[str, bool], str]) -> str:
+def _rewritten(
+    condition: Condition, short: Mapping[tuple[str, bool], str], known: Mapping[str, float]
+) -> str:
     parts, at = [], 0
     for read in sorted(condition.reads, key=lambda read: read.start):
-        parts += [condition.text[at : read.start], short[read.path, read.optional]]
+        name = short.get((read.path, read.optional))
+        parts += [condition.text[at : read.start], f"({known[read.path]!r})" if name is None else name]
         at = read.end
     return "".join([*parts, condition.text[at:]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The rules of a phase, and one program that answers most of them at once with a list.
+
+    A call of the library costs as much as five conditions. What is not in ``together`` runs alone: rules that
+    cannot be used, and those whose lists are measured first.
+    """
+
+    rules: Sequence[Rule]
+    place: int
+    together: frozenset[str]
+    program: Any
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """All rules of a policy, and the two groups of facts they run over."""
 
+    limits: Mapping[str, float]
     rules: Mapping[str, _Compiled]
     groups: tuple[_Group, _Group]
+    phases: Mapping[Phase, _Batch]
 
 
 def _prepare(policy: Policy) -> _Ready:
-    tier = _compile([rule for rule in policy.rules if rule.effect.phase == "tier"], 0)
-    rest = _compile([rule for rule in policy.rules if rule.effect.phase != "tier"], 1)
-    return _Ready({**tier.rules, **rest.rules}, (tier, rest))
+    return _prepare_with(policy, policy.limit_values)
+
+
+def _prepare_open(policy: Policy) -> _Ready:
+    return _prepare_with(policy, {})
+
+
+def _prepare_with(policy: Policy, limits: Mapping[str, float]) -> _Ready:
+    """The rules with these limits in their text: a tenth of the facts need not be converted each time."""
+    known = {f"limits.{name}": value for name, value in limits.items()}
+    tier = _compile([rule for rule in policy.rules if rule.effect.phase == "tier"], 0, known)
+    rest = _compile([rule for rule in policy.rules if rule.effect.phase != "tier"], 1, known)
+    phases: dict[Phase, _Batch] = {}
+    for phase in get_args(Phase):
+        place = 0 if phase == "tier" else 1
+        rules = [rule for rule in policy.rules if rule.effect.phase == phase]
+        phases[phase] = _batch(rules, (tier, rest)[place], place)
+    return _Ready(limits, {**tier.rules, **rest.rules}, (tier, rest), phases)
+
+
+def _batch(rules: Sequence[Rule], group: _Group, place: int) -> _Batch:
+    compiled = {rule.id: group.rules[rule.id] for rule in rules}
+    usable = {
+        name: one for name, one in compiled.items() if one.error is None and not one.condition.nested_loops
+    }
+    # On lines of their own: a condition may end in a comment.
+    text = "[" + ",".join(f"(\n{one.text}\n)" for one in usable.values()) + "]"
+    try:
+        program = _program(text) if usable else None
+    except ConfigurationError:
+        program = None  # each is answered alone
+    return _Batch(rules, place, frozenset(usable), program)
 
 
 _ready: PerValue[Policy, _Ready] = PerValue(_prepare)
+_ready_open: PerValue[Policy, _Ready] = PerValue(_prepare_open)
+"""For facts that bring limits of their own, such as those of a rule's test."""
 
 
 class CelEngine:
@@ -128,7 +180,10 @@ class CelEngine:
     def begin(self, policy: Policy, facts: FactSet) -> CelSession:
         """Start with the facts of a release."""
         foreign = None if self._foreign is None else partial(self._foreign, policy)
-        return CelSession(_ready(policy), facts, foreign)
+        ready = _ready(policy)
+        if facts.nested.get("limits") != ready.limits:
+            ready = _ready_open(policy)
+        return CelSession(ready, facts, foreign)
 
     def evaluate(self, condition: str, facts: Mapping[str, Any]) -> bool:
         """One condition alone, such as whether a question must be asked.
@@ -169,12 +224,40 @@ class CelSession:
         compiled = self._ready.rules[rule.id]
         if compiled.error is not None:
             raise compiled.error
-        context = self._contexts[compiled.place]
-        if context is None:
-            context = self._contexts[compiled.place] = self._context(self._ready.groups[compiled.place])
         if compiled.condition.nested_loops:
             _check_sizes(compiled.condition, self._facts)
-        return _run(compiled.program, context, compiled.condition, self._facts)
+        return _run(compiled.program, self._context(compiled.place), compiled.condition, self._facts)
+
+    def answers(self, phase: Phase) -> Sequence[bool | Exception]:
+        """Whether each rule of a phase holds, or the error of ``fires``, in the order of the policy."""
+        batch = self._ready.phases[phase]
+        found = self._together(batch)
+        if len(found) == len(batch.rules):
+            return found
+        at_once = iter(found)
+        return [
+            next(at_once) if found and rule.id in batch.together else self._alone(rule)
+            for rule in batch.rules
+        ]
+
+    def _together(self, batch: _Batch) -> list[bool]:
+        """The answers of all rules that can be asked at once; none when one of them is an error."""
+        if batch.program is None:
+            return []
+        try:
+            found = batch.program.execute(self._context(batch.place))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException:  # noqa: BLE001  # which rule it was is found out one by one
+            return []
+        sure = len(found) == len(batch.together) and all(type(one) is bool for one in found)
+        return found if sure else []
+
+    def _alone(self, rule: Rule) -> bool | Exception:
+        try:
+            return self.fires(rule)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this rule's answer
+            return error
 
     def reads(self, rule: Rule) -> Sequence[str]:
         """Names of the facts a rule asks for."""
@@ -190,9 +273,11 @@ class CelSession:
             raise ConfigurationError("rules in Rego are not evaluated here", fix="use open_engine")
         return self._foreign(self._facts)
 
-    def _context(self, group: _Group) -> Any:
-        cel = load_cel()
-
+    def _context(self, place: int) -> Any:
+        """The facts of a group as the library keeps them, converted when the first rule asks."""
+        if self._contexts[place] is not None:
+            return self._contexts[place]
+        cel, group = load_cel(), self._ready.groups[place]
         flat, variables = self._facts.flat, {}
         for name, path in group.values:
             if path in flat:
@@ -200,7 +285,8 @@ class CelSession:
             elif _has(self._facts, path):
                 variables[name] = self._facts.find(path)
         variables |= {name: _has(self._facts, path) for name, path in group.presences}
-        return cel.Context(variables=variables)
+        context = self._contexts[place] = cel.Context(variables=variables)
+        return context
 
 
 def _run(program: Any, context: Any, condition: Condition, facts: FactSet) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,3 +47,25 @@ class Value(BaseModel):
     def digest(self) -> str:
         """SHA-256 over the canonical JSON, 64 hex digits."""
         return digest_of(self.to_data())
+
+
+V = TypeVar("V", bound=Value)
+_set = object.__setattr__
+
+
+def trusted(kind: type[V], fields: dict[str, Any], given: set[str]) -> V:
+    """A value of fields that are known to be valid, made as pydantic makes it but without checking them.
+
+    A tenth of the time; for what comes from valid values or from bytes whose digest was verified.
+
+    Args:
+        kind: class of the value.
+        fields: every field of it; the dictionary becomes the value's own.
+        given: names of those that are not defaults; may be shared between values.
+    """
+    made = kind.__new__(kind)
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_fields_set__", given)
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
+    return made

@@ -5,7 +5,8 @@ The same evidence under the same policy gives the same bytes, today and in ten y
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from airlock.core.base import Value
+from airlock.core.base import Value, trusted
 from airlock.core.canonical import digest_of
 from airlock.core.errors import UnavailableError
 from airlock.core.evidence import SCORE, Evidence, Verdict
@@ -21,7 +22,18 @@ from airlock.core.facts import build_facts
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Seat, Tier, Track
 from airlock.core.risk import RiskScore, risk_score
-from airlock.core.rules import Engine, FactSet, Reason, Session, evaluate_phase, policy_digest
+from airlock.core.rules import (
+    Engine,
+    FactSet,
+    PerValue,
+    Reason,
+    Said,
+    Session,
+    ask_phase,
+    content_digest,
+    evaluate_phase,
+    in_words,
+)
 from airlock.core.waiver import GATE, NEVER, Waiver, covering, waive_gate
 from airlock.core.workload import Workload
 
@@ -83,13 +95,20 @@ class Decision(Value):
         return "; ".join(lighter) or "no rule asks for people"
 
 
+def _required(policy: Policy) -> list[str]:
+    return [*sorted(policy.gates, key=lambda gate: (f"{GATE}{gate}" not in NEVER, gate)), SCORE]
+
+
+_required_gates: PerValue[Policy, list[str]] = PerValue(_required)
+
+
 def required_gates(policy: Policy) -> list[str]:
     """Gates whose evidence must be there, and the scoring pass.
 
     What can never be waived comes first, because it is what people are told; then by name: a bundle that was
     stored has lost the order in which it was written.
     """
-    return [*sorted(policy.gates, key=lambda gate: (f"{GATE}{gate}" not in NEVER, gate)), SCORE]
+    return _required_gates(policy)
 
 
 def _gate_reasons(
@@ -142,6 +161,26 @@ def _beyond_limits(record: Evidence) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Ruling:
+    """What follows for a release, before anything of it is put in words.
+
+    Attributes:
+        said: what gates, rules and waivers say, in the order in which people are told.
+        used: the waivers it rests on.
+        evidence: what counted: the records of its own gates and manifest.
+    """
+
+    outcome: Outcome
+    track: Track | None
+    tier: Tier
+    said: list[Said]
+    seats: list[AskedSeat]
+    used: list[Waiver]
+    evidence: Mapping[str, Evidence]
+    risk: RiskScore | None
+
+
 def decide(
     *,
     manifest: Manifest,
@@ -163,7 +202,44 @@ def decide(
     the result does not depend on the order of ``evidence``; evidence counts only for its own gate and
     manifest.
     """
-    released = manifest.digest
+    ruling = rule_on(
+        manifest=manifest,
+        workload=workload,
+        policy=policy,
+        evidence=evidence,
+        engine=engine,
+        as_of=as_of,
+        waivers=waivers,
+    )
+    return Decision(
+        release_id=manifest.release_id,
+        outcome=ruling.outcome,
+        track=ruling.track,
+        tier=ruling.tier,
+        reasons=[in_words(one) for one in ruling.said],
+        seats=ruling.seats,
+        manifest_digest=content_digest(manifest),
+        evidence={name: content_digest(ruling.evidence[name]) for name in sorted(ruling.evidence)},
+        policy_version=policy.version,
+        policy_digest=content_digest(policy),
+        as_of=as_of,
+        waivers={waiver.waiver_id: waiver.digest for waiver in ruling.used},
+        risk=ruling.risk,
+    )
+
+
+def rule_on(
+    *,
+    manifest: Manifest,
+    workload: Workload,
+    policy: Policy,
+    evidence: Mapping[str, Evidence],
+    engine: Engine,
+    as_of: date,
+    waivers: Sequence[Waiver] = (),
+) -> Ruling:
+    """What ``decide`` decides, for those who do not read all of its reasons."""
+    released = content_digest(manifest)
     evidence = {
         name: record
         for name, record in evidence.items()
@@ -172,49 +248,46 @@ def decide(
     waivers = usable(waivers, manifest, policy)
     facts = FactSet(build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence))
     session = engine.begin(policy, facts)
-    run = partial(evaluate_phase, policy=policy, session=session, facts=facts, as_of=as_of)
-    reasons = _gate_reasons(policy, evidence, waivers)
-    measured = all(
-        gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
-    )
-    tier_reasons = run("tier")
-    tier = heaviest(tier_reasons, Tier)
-    reasons += tier_reasons
-    facts.learn("risk", "tier", str(tier))
+    run = partial(ask_phase, policy=policy, session=session, facts=facts, as_of=as_of)
+    said: list[Said] = [*_gate_reasons(policy, evidence, waivers)]
+    tier_said = run("tier")
+    tier = heaviest(tier_said, Tier)
+    said += tier_said
+    facts.learn("risk", {"tier": str(tier)})
     score = _assess(facts, manifest, policy, evidence)
     foreign = _foreign(policy, session)
-    track_reasons = [*run("track"), *(reason for reason in foreign if reason.effect.startswith("track "))]
-    if measured:
+    track_said = [*run("track"), *(reason for reason in foreign if reason.effect.startswith("track "))]
+    if _all_measured(policy, evidence):
         denials = [*run("deny"), *(reason for reason in foreign if reason.effect == "deny")]
-        denials = [_waive(reason, waivers) for reason in denials]
-        resting = _waiver_reasons(policy, reasons + denials, waivers)
-        track: Track | None = heaviest([*track_reasons, *resting], Track)
+        denials = [_waive(one, waivers) for one in denials]
+        resting = _waiver_reasons(policy, [*said, *denials], waivers)
+        track: Track | None = heaviest([*track_said, *resting], Track)
         warnings = [*run("warn"), *(reason for reason in foreign if reason.effect == "warn")]
-        reasons += [*track_reasons, *denials, *resting, *warnings, *run("seats")]
+        said += [*track_said, *denials, *resting, *warnings, *run("seats")]
     else:
         # Rules that ask for what was not measured say nothing; red is known all the same, being heaviest.
-        known = [reason for reason in track_reasons if reason.effect != "deny"]
+        known = [one for one in track_said if one.effect != "deny"]
         track = Track.RED if heaviest(known, Track) is Track.RED else None
-        reasons += [reason for reason in known if reason.fired]
+        said += [one for one in known if one.fired]
 
-    denied = any(reason.denies for reason in reasons)
-    used = {waiver_id for reason in reasons for waiver_id in reason.waived_by}
-    seats = [] if denied or track is None else asked_seats(policy, track, reasons)
-    outcome = Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW
-    return Decision(
-        release_id=manifest.release_id,
-        outcome=outcome,
+    denied = any(one.denies for one in said)
+    used = {waiver_id for one in said for waiver_id in one.waived_by}
+    seats = [] if denied or track is None else asked_seats(policy, track, said)
+    return Ruling(
+        outcome=Outcome.DENY if denied or track is None else Outcome.PENDING if seats else Outcome.ALLOW,
         track=track,
         tier=tier,
-        reasons=reasons,
+        said=said,
         seats=seats,
-        manifest_digest=released,
-        evidence={name: evidence[name].digest for name in sorted(evidence)},
-        policy_version=policy.version,
-        policy_digest=policy_digest(policy),
-        as_of=as_of,
-        waivers={waiver.waiver_id: waiver.digest for waiver in waivers if waiver.waiver_id in used},
+        used=[waiver for waiver in waivers if waiver.waiver_id in used],
+        evidence=evidence,
         risk=score,
+    )
+
+
+def _all_measured(policy: Policy, evidence: Mapping[str, Evidence]) -> bool:
+    return all(
+        gate in evidence and evidence[gate].verdict is not Verdict.ERROR for gate in required_gates(policy)
     )
 
 
@@ -231,8 +304,7 @@ def _assess(
         evidence=evidence,
         history=manifest.risk_history,
     )
-    for name, value in score.facts.items():
-        facts.learn("risk", name, value)
+    facts.learn("risk", score.facts)
     return score
 
 
@@ -256,17 +328,17 @@ def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> lis
     return [found[waiver_id] for waiver_id in sorted(found)]
 
 
-def _waive(reason: Reason, waivers: Sequence[Waiver]) -> Reason:
+def _waive(said: Said, waivers: Sequence[Waiver]) -> Said:
     """A rule that denies, waived if somebody allowed it. A rule in error stays."""
-    if not reason.denies or reason.error or reason.rule in NEVER:
-        return reason
-    waiver = covering(waivers, reason.rule)
-    return reason if waiver is None else reason.model_copy(update={"waived_by": [waiver.waiver_id]})
+    if not said.denies or said.error or said.rule in NEVER:
+        return said
+    waiver = covering(waivers, said.rule)
+    return said if waiver is None else in_words(said).model_copy(update={"waived_by": [waiver.waiver_id]})
 
 
-def _waiver_reasons(policy: Policy, reasons: Sequence[Reason], waivers: Sequence[Waiver]) -> list[Reason]:
+def _waiver_reasons(policy: Policy, said: Sequence[Said], waivers: Sequence[Waiver]) -> list[Reason]:
     """A release that rests on a waiver never passes without a person: the policy says on which track."""
-    used = {waiver_id: reason for reason in reasons for waiver_id in reason.waived_by}
+    used = {waiver_id: in_words(one) for one in said for waiver_id in one.waived_by}
     return [
         Reason(
             rule=f"waiver:{waiver.waiver_id}",
@@ -306,18 +378,15 @@ def _foreign(policy: Policy, session: Session) -> list[Reason]:
     return found
 
 
-def asked_seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list[AskedSeat]:
+def asked_seats(policy: Policy, track: Track, said: Sequence[Said]) -> list[AskedSeat]:
     """Who must approve: the seats of the track, and those that rules ask for in addition.
 
     A rule that asks for a role which is asked already adds nobody: the role answers once, unless one
     source alone asks for it several times.
     """
-    fired = {reason.rule: reason.effect for reason in reasons if reason.fired}
+    fired = {one.rule: one.effect for one in said if one.fired}
     for_track = [rule for rule, effect in fired.items() if effect == f"track {track}"]
-    seats = [
-        AskedSeat(role=seat.role, reason=seat.reason, rules=for_track)
-        for seat in policy.approval.seats[track]
-    ]
+    seats = [_asked(seat, for_track) for seat in policy.approval.seats[track]]
     if "seats" not in fired.values():
         return seats
     for rule in policy.rules:
@@ -327,20 +396,32 @@ def asked_seats(policy: Policy, track: Track, reasons: Sequence[Reason]) -> list
         for seat in rule.effect.seats or []:
             same = next((index for index in left if seats[index].role == seat.role), None)
             if same is None:
-                seats.append(AskedSeat(role=seat.role, reason=seat.reason, rules=[rule.id]))
+                seats.append(_asked(seat, [rule.id]))
             else:
                 left.remove(same)
                 seats[same] = seats[same].model_copy(update={"rules": [*seats[same].rules, rule.id]})
     return seats
 
 
-def heaviest(reasons: Sequence[Reason], levels: type[Level]) -> Level:
+def _asked(seat: Seat, rules: list[str]) -> AskedSeat:
+    return trusted(AskedSeat, {**seat.__dict__, "rules": rules}, _SEAT)
+
+
+_SEAT = set(AskedSeat.model_fields)
+
+
+def heaviest(said: Iterable[Said], levels: type[Level]) -> Level:
     """The heaviest level whose rule fired; a rule in error counts as the heaviest there is."""
-    effects = {reason.effect for reason in reasons if reason.fired}
+    effects = {one.effect for one in said if one.fired}
     order = list(levels)
-    if "deny" in effects:
-        return order[-1]
-    return order[max((order.index(levels(effect.split()[1])) for effect in effects), default=0)]
+    return order[-1] if "deny" in effects else order[max((_WEIGHT[one] for one in effects), default=0)]
+
+
+_WEIGHT = {
+    f"{name} {level}": place
+    for name, levels in (("tier", Tier), ("track", Track))
+    for place, level in enumerate(levels)
+}
 
 
 def gate_verdicts(policy: Policy, evidence: Mapping[str, Evidence]) -> dict[str, Verdict | None]:

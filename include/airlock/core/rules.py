@@ -6,12 +6,13 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
-from airlock.core.base import Value
+from airlock.core.base import Value, trusted
+from airlock.core.errors import ConfigurationError
 from airlock.core.facts import FACTS, FactType
 from airlock.core.policy import Phase, Policy, Rule, Severity
-from airlock.core.sentences import render
+from airlock.core.sentences import facts_in, formats_in, render
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")
@@ -64,10 +65,10 @@ class FactSet:
         self.flat = {}
         _flatten(self.nested, "", self.flat)
 
-    def learn(self, group: str, name: str, value: Any) -> None:
-        """Add a fact that is only known now, such as the tier."""
-        self.nested[group] = {**self.nested.get(group, {}), name: value}
-        self.flat[f"{group}.{name}"] = value
+    def learn(self, group: str, values: Mapping[str, Any]) -> None:
+        """Add facts that are only known now, such as the tier. Earlier answers keep the facts they had."""
+        self.nested[group] = {**self.nested.get(group, {}), **values}
+        self.flat = {**self.flat, **{f"{group}.{name}": value for name, value in values.items()}}
 
     def find(self, path: str) -> Any:
         """A fact or a whole group of them.
@@ -90,11 +91,13 @@ _NUMBERS = frozenset(fact.name for fact in FACTS.values() if fact.type is FactTy
 
 def _flatten(values: Mapping[str, Any], prefix: str, into: dict[str, Any]) -> None:
     for key, value in values.items():
-        path = prefix + key
-        if type(value) is dict:
-            _flatten(value, path + ".", into)
+        kind = type(value)
+        if kind is dict:
+            _flatten(value, f"{prefix}{key}.", into)
+        elif kind is int and prefix + key in _NUMBERS:
+            into[prefix + key] = float(value)
         else:
-            into[path] = float(value) if type(value) is int and path in _NUMBERS else value
+            into[prefix + key] = value
 
 
 class Session(Protocol):
@@ -102,6 +105,9 @@ class Session(Protocol):
 
     def fires(self, rule: Rule) -> bool:
         """Whether a rule's condition holds. Whatever it raises makes the rule an ERROR, which denies."""
+
+    def answers(self, phase: Phase) -> Sequence[bool | Exception]:
+        """``fires`` for each rule of a phase in the order of the policy, or what it raises."""
 
     def reads(self, rule: Rule) -> Sequence[str]:
         """Names of the facts a rule asks for."""
@@ -130,77 +136,195 @@ class PerValue(Generic[Key, Made]):
         found = self._kept.get(name)
         if found is not None and found[0]() is value:
             return found[1]
-        made = self._make(value)
+        return self.know(value, self._make(value))
+
+    def know(self, value: Key, made: Made) -> Made:
+        """Keep what somebody computed already, for this very object."""
+        name = id(value)
         self._kept[name] = (weakref.ref(value, lambda _: self._kept.pop(name, None)), made)
         return made
 
 
+Checks = tuple[tuple[str, type], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """What a rule's reasons have in common when it fires, or when it does not.
+
+    Attributes:
+        sentences: fields of the reason, and the sentence each is made of.
+        same: the other fields.
+        checks: facts whose format asks for a type, and that type; ``None`` when a sentence cannot be read.
+    """
+
+    sentences: tuple[tuple[str, str], ...]
+    same: dict[str, Any]
+    checks: Checks | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A rule with what its reasons have in common."""
+    """A rule with what its reasons have in common; ``expires`` is ``None`` for one that never does."""
 
     rule: Rule
-    same: dict[str, Any]
+    id: str
+    effect: str
+    expires: date | None
+    fires: _Side
+    silent: _Side
 
 
 def _by_phase(policy: Policy) -> dict[Phase, list[_Ready]]:
-    phases: dict[Phase, list[_Ready]] = {"tier": [], "track": [], "deny": [], "warn": [], "seats": []}
+    phases: dict[Phase, list[_Ready]] = {phase: [] for phase in get_args(Phase)}
     for rule in policy.rules:
+        label = rule.effect.label
         same = Reason(
             rule=rule.id,
-            effect=rule.effect.label,
+            effect=label,
             message="",
             title=rule.title,
             owner=rule.owner,
             severity=rule.severity,
             why=rule.why,
-        )
-        phases[rule.effect.phase].append(_Ready(rule, dict(same.__dict__)))
+        ).__dict__
+        fires = _side({**same, "fired": True}, message=rule.because, fix=rule.fix)
+        silent = _side({**same, "fired": False}, message=rule.otherwise)
+        expires = None if rule.expires == "never" else rule.expires
+        phases[rule.effect.phase].append(_Ready(rule, rule.id, label, expires, fires, silent))
     return phases
 
 
-_ready: PerValue[Policy, dict[Phase, list[_Ready]]] = PerValue(_by_phase)
-policy_digest: PerValue[Policy, str] = PerValue(lambda policy: policy.digest)
+def _side(same: dict[str, Any], **sentences: str) -> _Side:
+    try:
+        checks: Checks | None = tuple({one: None for text in sentences.values() for one in formats_in(text)})
+        plain = {name: text for name, text in sentences.items() if not facts_in(text)}
+    except ConfigurationError:
+        return _Side(tuple(sentences.items()), same, None)
+    told = tuple((name, text) for name, text in sentences.items() if name not in plain)
+    return _Side(told, {**same, **plain}, checks)
 
-_set = object.__setattr__
+
+_ready: PerValue[Policy, dict[Phase, list[_Ready]]] = PerValue(_by_phase)
+content_digest: PerValue[Value, str] = PerValue(lambda value: value.digest)
+"""The digest of a value; whoever read it from its verified bytes makes it known without computing it."""
+
 _FIELDS = set(Reason.model_fields)
 """Shared by all reasons of rules: they are frozen, and a copy takes a copy of it."""
+
+
+@dataclass(slots=True)  # not frozen: that would triple the time it takes to make one
+class Answer:
+    """What a rule says about a release, not yet in words: of most rules nobody reads them at once.
+
+    Law: ``in_words`` of it never fails; a rule whose sentence cannot be written is an error from the start.
+    """
+
+    ready: _Ready
+    side: _Side
+    known: Mapping[str, Any]
+    reads: Callable[[Rule], Sequence[str]]
+    waived_by: ClassVar[Sequence[str]] = ()
+    error: ClassVar[bool] = False
+
+    @property
+    def rule(self) -> str:
+        """Id of the rule."""
+        return self.ready.id
+
+    @property
+    def effect(self) -> str:
+        """As a reason has it."""
+        return self.ready.effect
+
+    @property
+    def fired(self) -> bool:
+        """Whether the rule's condition held."""
+        return self.side is self.ready.fires
+
+    @property
+    def denies(self) -> bool:
+        """Whether it denies the release."""
+        return self.side is self.ready.fires and self.ready.effect == "deny"
+
+
+Said = Reason | Answer
+"""What a rule says, in words or not yet."""
+
+
+def in_words(said: Said) -> Reason:
+    """The reason that people read and the decision keeps."""
+    if isinstance(said, Reason):
+        return said
+    known = said.known
+    fields = dict(said.side.same)
+    for name, sentence in said.side.sentences:
+        fields[name] = render(sentence, known)
+    fields["facts"] = {name: known[name] for name in said.reads(said.ready.rule) if name in known}
+    # Not validated again: that took a third of a decision.
+    return trusted(Reason, fields, _FIELDS)
 
 
 def evaluate_phase(
     phase: Phase, *, policy: Policy, session: Session, facts: FactSet, as_of: date
 ) -> list[Reason]:
     """The reasons of all rules of a phase, fired or not, in the order of the policy."""
-    return [_reason(ready, session, facts, as_of) for ready in _ready(policy)[phase]]
+    said = ask_phase(phase, policy=policy, session=session, facts=facts, as_of=as_of)
+    return [in_words(one) for one in said]
 
 
-def _reason(ready: _Ready, session: Session, facts: FactSet, as_of: date) -> Reason:
-    rule, known = ready.rule, facts.flat
-    if rule.expires != "never" and rule.expires < as_of:
-        return rule_error(
-            rule,
-            f"rule {rule.id} expired on {rule.expires}, and nobody answers for it any more",
-            f"its owner ({rule.owner}) renews it or takes it out, in a new version of the policy",
-        )
+def ask_phase(phase: Phase, *, policy: Policy, session: Session, facts: FactSet, as_of: date) -> list[Said]:
+    """What all rules of a phase say, fired or not, in the order of the policy."""
+    ready = _ready(policy)[phase]
+    if not ready:
+        return []
+    known, reads = facts.flat, session.reads
+    found: list[Said] = []
+    for one, fired in zip(ready, session.answers(phase), strict=True):
+        if one.expires is not None and one.expires < as_of:
+            found.append(_expired(one.rule))
+        elif fired is not True and fired is not False:
+            found.append(_failed(one.rule, fired))
+        else:
+            side = one.fires if fired else one.silent
+            answer = Answer(one, side, known, reads)
+            found.append(answer if side.checks == () else _sayable(answer, side.checks))
+    return found
+
+
+def _sayable(answer: Answer, checks: Checks | None) -> Said:
+    """The answer, tried out where a fact is not of the type that its format is made for."""
+    if checks is None:
+        return _tried(answer)
+    known = answer.known
+    for name, kind in checks:
+        if name in known and type(known[name]) is not kind:
+            return _tried(answer)
+    return answer
+
+
+def _tried(answer: Answer) -> Said:
     try:
-        fired = session.fires(rule)
-        text = render(rule.because if fired else rule.otherwise, known)
-        fix = render(rule.fix, known) if fired else ""
-        read = {name: known[name] for name in session.reads(rule) if name in known}
+        in_words(answer)
     except Exception as error:  # noqa: BLE001  # a rule that cannot be evaluated denies, whatever the reason
-        return rule_error(
-            rule,
-            f"rule {rule.id} could not be evaluated: {error}",
-            "see which gate did not measure the missing fact, and fix that first",
-        )
-    # Made as pydantic makes it, without validating again what comes from valid values: validation took a
-    # third of a decision.
-    reason = Reason.__new__(Reason)
-    _set(reason, "__dict__", {**ready.same, "message": text, "fix": fix, "fired": fired, "facts": read})
-    _set(reason, "__pydantic_fields_set__", _FIELDS)
-    _set(reason, "__pydantic_extra__", None)
-    _set(reason, "__pydantic_private__", None)
-    return reason
+        return _failed(answer.ready.rule, error)
+    return answer
+
+
+def _expired(rule: Rule) -> Reason:
+    return rule_error(
+        rule,
+        f"rule {rule.id} expired on {rule.expires}, and nobody answers for it any more",
+        f"its owner ({rule.owner}) renews it or takes it out, in a new version of the policy",
+    )
+
+
+def _failed(rule: Rule, error: Exception) -> Reason:
+    return rule_error(
+        rule,
+        f"rule {rule.id} could not be evaluated: {error}",
+        "see which gate did not measure the missing fact, and fix that first",
+    )
 
 
 def rule_error(rule: Rule, message: str, fix: str) -> Reason:

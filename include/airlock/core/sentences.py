@@ -18,6 +18,9 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 """What may stand behind the bar, and how a fact is written then."""
 
+_TYPES: dict[str, type] = {"percent": float, "number": float, "list": list}
+"""What a fact is for which writing it in a format cannot fail."""
+
 Part = str | tuple[str, Callable[[Any], str]]
 
 
@@ -47,6 +50,16 @@ def facts_in(template: str) -> list[str]:
         ConfigurationError: for an unknown format name.
     """
     return [part[0] for part in parts_of(template) if not isinstance(part, str)]
+
+
+def formats_in(template: str) -> list[tuple[str, type]]:
+    """Facts that a sentence shows in a format, with the type that the format is made for.
+
+    Raises:
+        ConfigurationError: for an unknown format name.
+    """
+    parts_of(template)
+    return [(match[1], _TYPES[match[2]]) for match in _FIELD.finditer(template) if match[2] is not None]
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def required_questions(engine: PolicyEngine, workload: Workload, policy: Policy,
     """What a release of the workload must answer, as far as that is known before anything is measured."""
     facts = FactSet(workload_facts(workload, policy))
     tier = tier_of(policy, facts, engine.begin(policy, facts), as_of)
-    facts.learn("risk", "tier", str(tier))
+    facts.learn("risk", {"tier": str(tier)})
     return required(policy.interview, facts.nested, engine.evaluate)
 
 

@@ -217,7 +217,7 @@ class _Review:
         facts = FactSet(workload_facts(self.workload, policy))
         session = self.desk.engine.begin(policy, facts)
         self.tier = tier_of(policy, facts, session, self.desk.today)
-        facts.learn("risk", "tier", str(self.tier))
+        facts.learn("risk", {"tier": str(self.tier)})
         phases: tuple[Phase, ...] = ("tier", "track", "deny")
         for phase in phases:
             self.reasons += [

@@ -12,6 +12,7 @@ from airlock.core.evidence import Evidence
 from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy
 from airlock.core.release import Release, State
+from airlock.core.rules import content_digest
 from airlock.core.workload import Workload
 from airlock.services.deployment import Deployment
 from airlock.services.panel import SUBMITTED, panel_of
@@ -89,11 +90,14 @@ def open_case(deployment: Deployment, release_id: str) -> Case:
             fix="look at the task `manifest` in Airflow; clear it once its cause is mended",
         )
     manifest = Manifest.from_bytes(deployment.evidence.get(frozen.data["manifest"]))
+    policy = Policy.from_bytes(deployment.evidence.get(manifest.policy_digest))
+    content_digest.know(manifest, frozen.data["manifest"])
+    content_digest.know(policy, manifest.policy_digest)
     return Case(
         release=release,
         manifest=manifest,
         workload=Workload.from_bytes(deployment.evidence.get(manifest.workload_digest)),
-        policy=Policy.from_bytes(deployment.evidence.get(manifest.policy_digest)),
+        policy=policy,
     )
 
 
@@ -111,6 +115,7 @@ def read_evidence(deployment: Deployment, case: Case) -> dict[str, Evidence]:
                 f"evidence {line.digest} does not belong to gate {line.gate} of this release",
                 where=case.release.release_id,
             )
+        content_digest.know(record, line.digest)
         records[line.gate] = record
     return records
 

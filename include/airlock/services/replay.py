@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic_core import from_json
 
 from airlock.core.audit import Event, Kind
-from airlock.core.base import Value
+from airlock.core.base import Value, trusted
 from airlock.core.decision import Decision, decide, required_gates
 from airlock.core.errors import AirlockError, UnavailableError
 from airlock.core.evidence import Evidence, Finding, GateResult, Metric, Verdict
@@ -342,12 +342,7 @@ T = TypeVar("T", bound=Value)
 
 def _plain(kind: type[T], data: dict[str, Any]) -> T:
     """A value of stored fields, with defaults for those that came later; far faster than checking them."""
-    made = kind.__new__(kind)
-    object.__setattr__(made, "__dict__", {**_defaults(kind), **data})
-    object.__setattr__(made, "__pydantic_fields_set__", set(data))
-    object.__setattr__(made, "__pydantic_extra__", None)
-    object.__setattr__(made, "__pydantic_private__", None)
-    return made
+    return trusted(kind, {**_defaults(kind), **data}, set(data))
 
 
 @cache

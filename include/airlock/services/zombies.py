@@ -152,5 +152,5 @@ def _facts(deployment: Deployment, policy: Policy, decision: Any) -> dict[str, A
     workload = Workload.from_bytes(store.get(manifest.workload_digest))
     evidence = {name: stored_evidence(store, digest) for name, digest in decision["evidence"].items()}
     facts = FactSet(build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence))
-    facts.learn("risk", "tier", decision["tier"])
+    facts.learn("risk", {"tier": decision["tier"]})
     return facts.nested

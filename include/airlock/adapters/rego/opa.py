@@ -13,7 +13,7 @@ from typing import Any
 from airlock.adapters.rego.reading import PACKAGE, rules_of
 from airlock.core.errors import InvalidInputError, UnavailableError
 from airlock.core.policy import Policy
-from airlock.core.rules import policy_digest
+from airlock.core.rules import content_digest
 
 SECONDS = 5.0
 """For one request to the server."""
@@ -34,7 +34,7 @@ class OpaServer:
             InvalidInputError: the server refuses the files, or answers something else.
             UnavailableError: it does not answer.
         """
-        package = f"{PACKAGE}_{policy_digest(policy)[:32]}"
+        package = f"{PACKAGE}_{content_digest(policy)[:32]}"
         if package not in self._put:
             self._put_files(policy, package)
         path = f"/v1/data/{package}"
