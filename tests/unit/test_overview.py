@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airlock.adapters.overview import Overview
 from airlock.core.evidence import Verdict
+from airlock.core.incident import PostMortem
 from airlock.core.release import State
 from airlock.services.announce import outcome_sentence, seal
 from airlock.services.deployment import anchors_of
+from airlock.services.incidents import open_incident, resolve
+from airlock.services.measures import measures
 from airlock.services.overview import (
     Filter,
     catch_up,
     count,
     inventory,
     list_page,
-    measures,
     open_overview,
+    reading,
 )
 from airlock.services.promote import promote
 from airlock.services.sequence import Sequencer
@@ -169,3 +173,88 @@ def test_a_workload_that_cannot_be_used_says_so_and_is_read_again_when_mended(wo
     edit(world.workload_file, "titel: Loan model", "title: Lending")
     (line,) = inventory(world.deployment, opened(world), Filter())
     assert (line.title, line.problem) == ("Lending", "")
+
+
+def test_what_is_open_about_a_workload_is_counted(world: World) -> None:
+    release_id = world.granted("2")
+    promote(world.deployment, release_id)
+    edit(world.workload_file, "owner: team", "owner: team\nvalue_per_day_usd: 2400")
+    opened_at = world.clock.now_us()
+    incident = open_incident(
+        world.deployment, workload=WORKLOAD, version="2", action="alert", severity="high",
+        summary="Approvals fell by a half.", cause="drift", detected_us=opened_at, release_id=release_id,
+    )  # fmt: skip
+    (line,) = inventory(world.deployment, opened(world), Filter())
+    assert (line.champion, line.incidents, line.day_usd) == ("2", 1, 2400.0)
+    found = measures(opened(world), Filter(), now_us=world.clock.now_us())
+    assert (found.promoted, found.escapes) == (1, 1)
+    escaped = Filter(escaped=True)
+    assert count(opened(world), escaped, now_us=world.clock.now_us()) == 1
+    lesson = PostMortem(happened="Fewer approvals.", why="A new channel.", changes="It is watched.")
+    resolve(world.deployment, incident, actor="petra", post_mortem=lesson)
+    (line,) = inventory(world.deployment, opened(world), Filter())
+    assert line.incidents == 0
+    assert measures(opened(world), Filter(), now_us=world.clock.now_us()).escapes == 1, "it happened"
+
+
+def test_rules_that_deny_are_counted_and_lead_to_their_releases(world: World) -> None:
+    denied = world.judged("2", verdicts={"performance": Verdict.FAILED, "documentation": Verdict.FAILED})
+    world.judged("3", run="other", verdicts={"performance": Verdict.FAILED})
+    found = measures(opened(world), Filter(), now_us=world.clock.now_us())
+    assert [(row["rule"], row["n"]) for row in found.rules][:2] == [
+        ("gate-performance", 2),
+        ("gate-documentation", 1),
+    ]
+    now = world.clock.now_us()
+    rows = list_page(opened(world), Filter(rule="gate-documentation"), now_us=now, limit=10)
+    assert [row["release_id"] for row in rows] == [denied]
+
+
+def test_waiting_costs_what_the_workload_says_a_day_is_worth(world: World) -> None:
+    world.judged("2", track="red")
+    world.clock.advance(hours=12)
+    now = world.clock.now_us()
+    priced = measures(opened(world), Filter(), now_us=now, day_usd={WORKLOAD: 2400.0})
+    assert (priced.asked, priced.priced, priced.waited_us) == (1, 1, 12 * HOUR_US)
+    assert priced.cost_usd == pytest.approx(1200)
+    unknown = measures(opened(world), Filter(), now_us=now, day_usd={WORKLOAD: None})
+    assert (unknown.cost_usd, unknown.priced) == (0, 0)
+
+
+def window(**readings: str) -> dict[str, Any]:
+    return {"kind": "monitor.evaluated", "data": {"readings": readings}}
+
+
+def test_drift_is_what_was_seen_last(world: World) -> None:
+    overview = Overview(world.deployment.settings.home / "drift.db")
+    body = {
+        "workload": WORKLOAD, "release_id": "r", "version": "2", "actor": "system", "key": "k", "occurred_us": 1,
+    }  # fmt: skip
+    gate = {"gate": "drift", "verdict": "FAILED", "seconds": 1.0, "evidence": "e"}
+    events = [
+        ({"kind": "gate.evaluated", "data": gate}, "drifted"),
+        ({"kind": "gate.evaluated", "data": {**gate, "verdict": "PASSED"}}, "steady"),
+        ({"kind": "gate.evaluated", "data": {**gate, "verdict": "ERROR"}}, "unknown"),
+        (
+            {"kind": "monitor.evaluated", "data": {"readings": {"data_drift": "calm", "cost": "raised"}}},
+            "steady",
+        ),
+        ({"kind": "monitor.evaluated", "data": {"readings": {"data_drift": "unsure"}}}, "unknown"),
+        ({"kind": "monitor.evaluated", "data": {"readings": {"target_drift": "raised"}}}, "drifted"),
+        ({"kind": "monitor.evaluated", "data": {"readings": {"cost": "calm"}}}, "drifted"),
+    ]
+    for place, (event, said) in enumerate(events):
+        overview.apply(place, "origin", [{**body, **event, "occurred_us": place}])
+        assert overview.query("SELECT verdict FROM drift") == [{"verdict": said}]
+
+
+def test_inside_a_snapshot_every_question_sees_the_same_moment(world: World) -> None:
+    world.judged("2")
+    with reading(world.deployment) as overview:
+        before = overview.query("SELECT count(*) AS n FROM release")
+        sequence(world)
+        world.judged("3", run="other")
+        sequence(world)
+        open_overview(world.deployment)
+        assert overview.query("SELECT count(*) AS n FROM release") == before
+    assert opened(world).query("SELECT count(*) AS n FROM release") == [{"n": 2}]

@@ -20,7 +20,7 @@ from airlock.core.release import State
 
 T = TypeVar("T")
 
-_VERSION = 2
+_VERSION = 3
 """Raised when the tables change; an overview of another version is made again."""
 
 _SCHEMA = """
@@ -58,6 +58,21 @@ class Overview:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._open: sqlite3.Connection | None = None
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Inside this, every question sees the state of one moment, over one connection of this thread."""
+        try:
+            with self._connect() as connection:
+                connection.execute("BEGIN")
+                self._open = connection
+                try:
+                    yield
+                finally:
+                    self._open = None
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     def position(self) -> tuple[int, str]:
         """How many entries of which log are in here: their number and the digest of the first."""
@@ -97,7 +112,7 @@ class Overview:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
-        return self._work(work, write=False)
+        return work(self._open) if self._open is not None else self._work(work, write=False)
 
     def _work(self, work: Callable[[sqlite3.Connection], T], *, write: bool = True) -> T:
         try:
@@ -107,11 +122,14 @@ class Overview:
                 connection.execute("COMMIT")
                 return result
         except (sqlite3.Error, OSError) as error:
-            raise UnavailableError(
-                f"the overview cannot be used: {error}",
-                where=str(self._path),
-                fix="make room on the disk, or delete the file: it is made again from the log",
-            ) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> UnavailableError:
+        return UnavailableError(
+            f"the overview cannot be used: {error}",
+            where=str(self._path),
+            fix="make room on the disk, or delete the file: it is made again from the log",
+        )
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

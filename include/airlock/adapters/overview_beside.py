@@ -25,7 +25,7 @@ CREATE TABLE waiver (
 CREATE INDEX waiver_by_workload ON waiver (workload);
 CREATE TABLE incident (
     incident TEXT PRIMARY KEY, workload TEXT NOT NULL, what TEXT NOT NULL, severity TEXT NOT NULL,
-    role TEXT NOT NULL, opened_us INTEGER NOT NULL, deadline_us INTEGER, acknowledged_us INTEGER,
+    role TEXT NOT NULL, opened_us INTEGER NOT NULL, deadline_us INTEGER NOT NULL, acknowledged_us INTEGER,
     resolved_us INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX incident_by_workload ON incident (workload, resolved_us);
@@ -37,9 +37,24 @@ CREATE TABLE escaped (
 Body = dict[str, Any]
 
 
+STEADY, MOVING, DRIFTED, UNKNOWN = "steady", "moving", "drifted", "unknown"
+"""What is known about drift, in the words people read."""
+
+_OF_GATE = {"PASSED": STEADY, "WARNED": MOVING, "FAILED": DRIFTED}
+_SIGNALS = ("data_drift", "prediction_drift", "target_drift", "concept_drift")
+
+
 def _evaluated(connection: sqlite3.Connection, body: Body) -> None:
     if body["data"]["gate"] == "drift":
-        _drift(connection, body, body["data"]["verdict"])
+        _drift(connection, body, _OF_GATE.get(body["data"]["verdict"], UNKNOWN))
+
+
+def _monitored(connection: sqlite3.Connection, body: Body) -> None:
+    """What monitoring saw in production is newer than what the gate saw at the release."""
+    readings = body["data"].get("readings", {})
+    seen = {readings.get(name, "off") for name in _SIGNALS} - {"off"}
+    if seen:
+        _drift(connection, body, DRIFTED if "raised" in seen else STEADY if seen == {"calm"} else UNKNOWN)
 
 
 def _drift(connection: sqlite3.Connection, body: Body, verdict: str) -> None:
@@ -87,16 +102,16 @@ def _opened(connection: sqlite3.Connection, body: Body) -> None:
     connection.execute(
         "INSERT INTO incident VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL) ON CONFLICT DO NOTHING",
         (
-            _incident(body), body["workload"], str(data.get("what", data.get("title", "")))[:300],
-            str(data.get("severity", "")), str(data.get("role", "")), body["occurred_us"],
-            data.get("deadline_us"),
+            _incident(body), body["workload"], str(data["summary"])[:300],
+            data["severity"], data["role"], body["occurred_us"],
+            data["deadline_us"],
         ),
     )  # fmt: skip
     escaped(connection, body, "incident")
 
 
 def _incident(body: Body) -> str:
-    return str(body["data"].get("incident", body["key"]))
+    return str(body["data"]["incident"])
 
 
 def _incident_moment(column: str) -> Callable[[sqlite3.Connection, Body], None]:
@@ -135,9 +150,10 @@ FOLDS: dict[str, Callable[[sqlite3.Connection, Body], None]] = {
     Kind.WAIVER_REJECTED: _waiver("rejected", "asked"),
     Kind.WAIVER_REVOKED: _waiver("revoked", "granted"),
     Kind.RELEASE_REOPENED: _escape("reopened"),
-    "incident.opened": _opened,
-    "incident.acknowledged": _incident_moment("acknowledged_us"),
-    "incident.resolved": _incident_moment("resolved_us"),
-    "rollback.finished": _escape("rolled back"),
+    "monitor.evaluated": _monitored,
+    Kind.INCIDENT_OPENED: _opened,
+    Kind.INCIDENT_ACKNOWLEDGED: _incident_moment("acknowledged_us"),
+    Kind.INCIDENT_RESOLVED: _incident_moment("resolved_us"),
+    Kind.ROLLBACK_FINISHED: _escape("rolled back"),
 }
 """Run after the folds of releases, for the same event."""

@@ -186,6 +186,15 @@ class Workload(Value):
         Field(exclude_if=_absent, description="how production is watched"),
     ] = None
 
+    value_per_day_usd: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            exclude_if=_absent,
+            description="what a day without a new version costs; the dashboard says what waiting costs",
+        ),
+    ] = None
+
     @property
     def plans(self) -> list[Experiment]:
         """Its A/B plans under its own name."""

@@ -6,18 +6,17 @@ The overview is brought up to the end of the log before it is read, so it is nev
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.overview import Overview, bodies_of
 from airlock.core.canonical import sha256_hex
 from airlock.core.errors import AirlockError
-from airlock.core.policy import Track
 from airlock.core.release import State
 from airlock.services.deployment import Deployment
 
@@ -28,6 +27,20 @@ DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
 
 Row = dict[str, Any]
+
+
+@contextmanager
+def reading(deployment: Deployment) -> Iterator[Overview]:
+    """The overview, brought up to the end of the log, as it stands at one moment.
+
+    All questions inside the block see the same state, over one connection.
+
+    Raises:
+        UnavailableError: as ``open_overview``.
+    """
+    overview = open_overview(deployment)
+    with overview.snapshot():
+        yield overview
 
 
 def open_overview(deployment: Deployment) -> Overview:
@@ -72,6 +85,7 @@ class Filter:
         gate: releases that this gate refused.
         role: releases that this role was asked about and has not answered.
         rule: releases that this rule denied.
+        escaped: releases that went into production and had to be looked at again there.
     """
 
     visible: frozenset[str] | None = None
@@ -83,14 +97,24 @@ class Filter:
     gate: str = ""
     role: str = ""
     rule: str = ""
+    escaped: bool = False
     since_us: int = 0
 
 
-def list_page(overview: Overview, wanted: Filter, *, now_us: int, limit: int, offset: int = 0) -> list[Row]:
+def list_page(
+    overview: Overview,
+    wanted: Filter,
+    *,
+    now_us: int,
+    limit: int,
+    offset: int = 0,
+    oldest_first: bool = False,
+) -> list[Row]:
     """Releases that match, newest first, each with the roles that are waited for."""
     where, values = _conditions(wanted, now_us)
+    order = "ASC" if oldest_first else "DESC"
     rows = overview.query(
-        f"SELECT * FROM release WHERE {where} ORDER BY submitted_us DESC, release_id LIMIT ? OFFSET ?",  # noqa: S608
+        f"SELECT * FROM release WHERE {where} ORDER BY submitted_us {order}, release_id LIMIT ? OFFSET ?",  # noqa: S608
         [*values, limit, offset],
     )
     return _with_seats(overview, [_aged(row, now_us) for row in rows])
@@ -102,14 +126,15 @@ def count(overview: Overview, wanted: Filter, *, now_us: int) -> int:
     return int(overview.query(f"SELECT count(*) AS n FROM release WHERE {where}", values)[0]["n"])  # noqa: S608
 
 
-def _visible(wanted: Filter) -> tuple[str, list[Any]]:
+def visible_part(wanted: Filter) -> tuple[str, list[Any]]:
+    """The condition that only what somebody may see is counted, and its values."""
     if wanted.visible is None:
         return "1", []
     return "workload IN (SELECT value FROM json_each(?))", [json.dumps(sorted(wanted.visible))]
 
 
 def _conditions(wanted: Filter, now_us: int) -> tuple[str, list[Any]]:
-    first, values = _visible(wanted)
+    first, values = visible_part(wanted)
     parts = [first]
     for column in ("workload", "track", "version", "submitter"):
         if value := getattr(wanted, column):
@@ -130,6 +155,8 @@ def _conditions(wanted: Filter, now_us: int) -> tuple[str, list[Any]]:
     if wanted.rule:
         parts.append("release_id IN (SELECT release_id FROM rule WHERE rule = ?)")
         values.append(wanted.rule)
+    if wanted.escaped:
+        parts.append("release_id IN (SELECT release_id FROM escaped)")
     if wanted.since_us:
         parts.append("submitted_us >= ?")
         values.append(wanted.since_us)
@@ -166,7 +193,12 @@ def _with_seats(overview: Overview, rows: list[Row]) -> list[Row]:
 
 @dataclass(frozen=True)
 class WorkloadLine:
-    """One workload of the inventory."""
+    """One workload of the inventory.
+
+    Attributes:
+        drift: the newest answer about drift, of a release or of monitoring; empty when nobody looked.
+        day_usd: what a day without the release costs, as the workload says; ``None`` where it says nothing.
+    """
 
     name: str
     title: str
@@ -177,17 +209,41 @@ class WorkloadLine:
     tier: str
     last: Row | None
     waiting: int
+    drift: str
+    drift_us: int
+    incidents: int
+    waivers: int
+    day_usd: float | None
 
 
-@cache
-def _named(path: Path, stamp: tuple[int, int]) -> tuple[str, str, str]:
-    """Title, owner and problem of a workload file; read again when it changed."""
+@dataclass(frozen=True)
+class Said:
+    """What a workload file says about itself; ``problem`` when it cannot be used."""
+
+    title: str = ""
+    owner: str = ""
+    problem: str = ""
+    day_usd: float | None = None
+
+
+@lru_cache(maxsize=10_000)
+def _said(path: Path, stamp: tuple[int, int]) -> Said:
+    """Read again when the file changed."""
     del stamp
     try:
         workload = ConfigFolder.load_workload(path)
     except AirlockError as error:
-        return "", "", str(error)
-    return workload.title, workload.owner, ""
+        return Said(problem=str(error))
+    return Said(workload.title, workload.owner, "", workload.value_per_day_usd)
+
+
+def what_it_says(deployment: Deployment) -> dict[str, Said]:
+    """What each workload file says, by name."""
+    found = {}
+    for path in deployment.config.workload_files():
+        state = path.stat()
+        found[path.stem] = _said(path, (state.st_mtime_ns, state.st_size))
+    return found
 
 
 def workload_names(deployment: Deployment) -> list[str]:
@@ -196,132 +252,58 @@ def workload_names(deployment: Deployment) -> list[str]:
 
 
 def inventory(deployment: Deployment, overview: Overview, wanted: Filter) -> list[WorkloadLine]:
-    """Every workload of the configuration that is visible, with its champion and its last release."""
+    """Every workload of the configuration that is visible, with its champion and what is open about it."""
     now_us = deployment.clock.now_us()
-    champions = {row["workload"]: row for row in overview.query("SELECT * FROM champion")}
-    newest = {
-        row["workload"]: _aged(row, now_us)
-        for row in overview.query(
-            "SELECT r.* FROM (SELECT workload, max(submitted_us) AS newest FROM release GROUP BY workload) m "
-            "JOIN release r ON r.workload = m.workload AND r.submitted_us = m.newest"
-        )
-    }
-    waiting = {
-        row["workload"]: row["n"]
-        for row in overview.query(
-            "SELECT workload, count(*) AS n FROM release "
-            "WHERE state = ? AND deadline_us >= ? GROUP BY workload",
-            [State.WAITING, now_us],
-        )
-    }
+    champions = _by_workload(overview, "SELECT * FROM champion")
+    newest = _by_workload(
+        overview,
+        "SELECT r.* FROM (SELECT workload, max(submitted_us) AS newest FROM release GROUP BY workload) m "
+        "JOIN release r ON r.workload = m.workload AND r.submitted_us = m.newest",
+    )
+    waiting = _counts(
+        overview,
+        "SELECT workload, count(*) AS n FROM release WHERE state = ? AND deadline_us >= ? GROUP BY workload",
+        [State.WAITING, now_us],
+    )
+    drift = _by_workload(overview, "SELECT * FROM drift")
+    incidents = _counts(
+        overview, "SELECT workload, count(*) AS n FROM incident WHERE resolved_us IS NULL GROUP BY workload"
+    )
+    waivers = _counts(
+        overview,
+        "SELECT workload, count(*) AS n FROM waiver WHERE until_us > ? AND "
+        "(state = 'granted' OR (state = 'asked' AND answer_until_us > ?)) GROUP BY workload",
+        [now_us, now_us],
+    )
     lines = []
-    for path in deployment.config.workload_files():
-        name = path.stem
+    for name, said in what_it_says(deployment).items():
         if wanted.visible is not None and name not in wanted.visible:
             continue
-        found = path.stat()
-        title, owner, problem = _named(path, (found.st_mtime_ns, found.st_size))
-        champion, last = champions.get(name), newest.get(name)
+        champion, last, moved = champions.get(name), newest.get(name), drift.get(name)
         lines.append(
             WorkloadLine(
                 name=name,
-                title=title or name,
-                owner=owner,
-                problem=problem,
+                title=said.title or name,
+                owner=said.owner,
+                problem=said.problem,
                 champion=champion["version"] if champion else "",
                 since_us=champion["since_us"] if champion else 0,
                 tier=(last["tier"] or "") if last else "",
-                last=last,
+                last=_aged(last, now_us) if last else None,
                 waiting=waiting.get(name, 0),
+                drift=moved["verdict"] if moved else "",
+                drift_us=moved["at_us"] if moved else 0,
+                incidents=incidents.get(name, 0),
+                waivers=waivers.get(name, 0),
+                day_usd=said.day_usd,
             )
         )
     return lines
 
 
-@dataclass(frozen=True)
-class Flow:
-    """How long something took: how many, the median and the ninth decile, microseconds."""
-
-    name: str
-    n: int
-    median_us: float
-    p90_us: float
-
-    @staticmethod
-    def of(name: str, spans_us: Sequence[int]) -> Flow:
-        """Of at least one span."""
-        p90 = quantiles(spans_us, n=10, method="inclusive")[-1] if len(spans_us) > 1 else spans_us[0]
-        return Flow(name, len(spans_us), median(spans_us), p90)
+def _by_workload(overview: Overview, question: str) -> dict[str, Row]:
+    return {row["workload"]: row for row in overview.query(question)}
 
 
-@dataclass(frozen=True)
-class Measures:
-    """The governance measures of a span of time (requirement U-2)."""
-
-    since_us: int
-    submitted: int
-    promoted: int
-    without_people: int
-    stopped: int
-    lead_times: list[Flow]
-    waiting_times: list[Flow]
-    gates: list[Row]
-
-
-STOPPED = (State.DENIED, State.QUARANTINED, State.REJECTED, State.EXPIRED, State.REFUSED)
-
-
-def measures(overview: Overview, wanted: Filter, *, now_us: int) -> Measures:
-    """Lead time by track, waiting time by role, and gates by how often they refuse, since ``since_us``."""
-    visible, names = _visible(wanted)
-    since = [wanted.since_us]
-    totals = _by(
-        overview,
-        "SELECT state AS name, count(*) AS n FROM release "  # noqa: S608
-        f"WHERE submitted_us >= ? AND {visible} GROUP BY state",
-        since + names,
-    )
-    alone = overview.query(
-        "SELECT count(*) AS n FROM release "  # noqa: S608
-        f"WHERE submitted_us >= ? AND state = ? AND outcome = 'ALLOW' AND {visible}",
-        [*since, State.PROMOTED, *names],
-    )[0]["n"]
-    leads = _spans(
-        overview,
-        "SELECT track AS name, ended_us - submitted_us AS span FROM release "  # noqa: S608
-        f"WHERE submitted_us >= ? AND state = ? AND track IS NOT NULL AND {visible}",
-        [*since, State.PROMOTED, *names],
-    )
-    waits = _spans(
-        overview,
-        "SELECT role AS name, coalesce(until_us, ?) - asked_us AS span FROM seat "  # noqa: S608
-        f"WHERE asked_us >= ? AND {visible}",
-        [now_us, *since, *names],
-    )
-    gates = overview.query(
-        "SELECT gate, count(*) AS n, sum(verdict = 'FAILED') AS failed, sum(verdict = 'ERROR') AS errors, "  # noqa: S608
-        "sum(verdict = 'WARNED') AS warned, avg(seconds) AS seconds FROM gate "
-        f"WHERE at_us >= ? AND {visible} GROUP BY gate ORDER BY failed + errors DESC, gate",
-        since + names,
-    )
-    return Measures(
-        since_us=wanted.since_us,
-        submitted=sum(totals.values()),
-        promoted=totals.get(State.PROMOTED, 0),
-        without_people=alone,
-        stopped=sum(totals.get(state, 0) for state in STOPPED),
-        lead_times=[Flow.of(str(track), leads[track]) for track in Track if track in leads],
-        waiting_times=sorted((Flow.of(*item) for item in waits.items()), key=lambda flow: -flow.median_us),
-        gates=gates,
-    )
-
-
-def _by(overview: Overview, question: str, values: list[Any]) -> dict[str, int]:
-    return {row["name"]: row["n"] for row in overview.query(question, values)}
-
-
-def _spans(overview: Overview, question: str, values: list[Any]) -> dict[str, list[int]]:
-    spans: dict[str, list[int]] = {}
-    for row in overview.query(question, values):
-        spans.setdefault(row["name"], []).append(row["span"])
-    return spans
+def _counts(overview: Overview, question: str, values: Sequence[Any] = ()) -> dict[str, int]:
+    return {row["workload"]: row["n"] for row in overview.query(question, values)}

@@ -11,7 +11,7 @@ from airlock.core.release import State
 from airlock.services.blocked import submit_again
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
-from airlock.web import files, views
+from airlock.web import files, lists, views
 from airlock.web.access import Reader, Writer
 from airlock.web.rendering import link, render
 
@@ -28,7 +28,7 @@ def _page(request: Request, template: str, **values: Any) -> str:
 @router.get("/")
 def dashboard(request: Request, visitor: Reader, days: Annotated[int, Query(ge=1, le=3650)] = 90) -> str:
     """What is governed, what waits, and how well it flows."""
-    return _page(request, "dashboard.html.j2", **views.dashboard(visitor, days=days), viewer=visitor.name)
+    return _page(request, "dashboard.html.j2", **lists.dashboard(visitor, days=days), viewer=visitor.name)
 
 
 @router.get("/releases")
@@ -43,6 +43,7 @@ def releases(
     gate: Annotated[str, Query(max_length=60)] = "",
     role: Annotated[str, Query(max_length=60)] = "",
     rule: Annotated[str, Query(max_length=60)] = "",
+    escaped: bool = False,
     days: Annotated[int, Query(ge=0, le=3650)] = 0,
     offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> str:
@@ -56,13 +57,15 @@ def releases(
         gate=gate,
         role=role,
         rule=rule,
+        escaped=escaped,
         since_us=now - days * 86_400_000_000 if days else 0,
     )
     chosen = {
         "workload": workload, "state": state, "track": track, "submitter": submitter, "gate": gate,
-        "role": role, "rule": rule, "days": days,
+        "role": role, "rule": rule, "escaped": "true" if escaped else "",
+        "days": days,
     }  # fmt: skip
-    found = views.release_list(visitor, wanted, limit=PAGE, offset=offset)
+    found = lists.release_list(visitor, wanted, limit=PAGE, offset=offset)
     return _page(
         request,
         "releases.html.j2",
@@ -71,6 +74,32 @@ def releases(
         states=[str(each) for each in State],
         viewer=visitor.name,
     )
+
+
+@router.get("/workloads")
+def workloads(request: Request, visitor: Reader) -> str:
+    """Everything that is governed, what needs attention first."""
+    return _page(request, "workloads.html.j2", **lists.workload_list(visitor), viewer=visitor.name)
+
+
+@router.get("/incidents")
+def incidents(request: Request, visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> str:
+    """Incidents, open ones first."""
+    found = lists.incident_list(visitor, workload=workload)
+    return _page(request, "incidents.html.j2", **found, chosen=workload, viewer=visitor.name)
+
+
+@router.get("/waivers")
+def waivers(request: Request, visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> str:
+    """Waivers, those in force first."""
+    found = lists.waiver_list(visitor, workload=workload)
+    return _page(request, "waivers.html.j2", **found, chosen=workload, viewer=visitor.name)
+
+
+@router.get("/audit")
+def audit(request: Request, visitor: Reader) -> str:
+    """The state of the audit log: newest checkpoint, anchors, what waits."""
+    return _page(request, "audit.html.j2", audit=lists.audit_state(visitor), viewer=visitor.name)
 
 
 @router.get("/releases/{release_id}")

@@ -12,7 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from airlock.reporting.pack import TONES
 from airlock.web.drawing import LINE, SPARK_HEIGHT, SPARK_WIDTH
 
-_TONES = {**TONES, "checking": "plain"}
+_TONES = {
+    **TONES,
+    "checking": "plain",
+    "steady": "good", "moving": "warn", "drifted": "bad", "unknown": "warn",
+    "asked for": "warn", "active": "warn", "expiring": "bad",
+    "critical": "bad", "open": "bad", "acknowledged": "warn", "resolved": "good",
+}  # fmt: skip
 """As in the evidence pack; but a page is looked at while gates still run, and that is no warning."""
 
 
@@ -37,6 +43,7 @@ def _environment() -> Environment:
         "span": span,
         "number": number,
         "percent": lambda value: "\N{EN DASH}" if value is None else f"{100 * value:.1f} %",
+        "money": lambda value: f"{value:,.0f} USD",
         "words": lambda value: str(value).replace("_", " "),
     }
     return environment

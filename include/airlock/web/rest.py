@@ -12,7 +12,7 @@ from airlock.services.blocked import Blocked, submit_again, why_blocked
 from airlock.services.evidence_files import EvidenceFile, list_files
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
-from airlock.web import files, views
+from airlock.web import files, lists, views
 from airlock.web.access import Reader, Writer
 
 router = APIRouter()
@@ -65,7 +65,7 @@ class Submitted(BaseModel):
 @router.get("/overview", responses=_FAILURES, summary="Inventory, what waits, and measures")
 def overview(visitor: Reader, days: Annotated[int, Query(ge=1, le=3650)] = 90) -> dict[str, Any]:
     """The dashboard as data: workloads, releases that wait, lead and waiting times, gates, audit state."""
-    return views.dashboard(visitor, days=days)
+    return lists.dashboard(visitor, days=days)
 
 
 @router.get("/releases", responses=_FAILURES, summary="Releases, newest first")
@@ -76,12 +76,49 @@ def releases(
     state: Annotated[State | None, Query()] = None,
     track: Annotated[Literal["green", "yellow", "red", ""], Query()] = "",
     submitter: str = "",
+    gate: Annotated[str, Query(max_length=60, description="refused by this gate")] = "",
+    role: Annotated[str, Query(max_length=60, description="waits for this role")] = "",
+    rule: Annotated[str, Query(max_length=60, description="denied by this rule")] = "",
+    escaped: Annotated[bool, Query(description="went into production and had to be looked at again")] = False,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0)] = 0,
 ) -> dict[str, Any]:
     """One page of the releases that this user may see."""
-    wanted = Filter(workload=workload, state=str(state or ""), track=track, submitter=submitter)
-    return views.release_list(visitor, wanted, limit=limit, offset=offset)
+    wanted = Filter(
+        workload=workload,
+        state=str(state or ""),
+        track=track,
+        submitter=submitter,
+        gate=gate,
+        role=role,
+        rule=rule,
+        escaped=escaped,
+    )
+    return lists.release_list(visitor, wanted, limit=limit, offset=offset)
+
+
+@router.get("/workloads", responses=_FAILURES, summary="Everything that is governed")
+def workloads(visitor: Reader) -> dict[str, Any]:
+    """Each workload with champion, risk tier, last release, drift, open incidents and waivers."""
+    return lists.workload_list(visitor)
+
+
+@router.get("/incidents", responses=_FAILURES, summary="Incidents, open ones first")
+def incidents(visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
+    """Incidents of what this user may see."""
+    return lists.incident_list(visitor, workload=workload)
+
+
+@router.get("/waivers", responses=_FAILURES, summary="Waivers, those in force first")
+def waivers(visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
+    """Waivers of what this user may see."""
+    return lists.waiver_list(visitor, workload=workload)
+
+
+@router.get("/audit", responses=_FAILURES, summary="State of the audit log")
+def audit(visitor: Reader) -> dict[str, Any]:
+    """Size, newest checkpoint, what waits to be signed, and how far each anchor has it."""
+    return lists.audit_state(visitor)
 
 
 @router.get("/releases/{release_id}", responses=_FAILURES, summary="One release, with everything behind it")

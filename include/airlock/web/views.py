@@ -1,8 +1,7 @@
-"""What the pages show, as plain data; REST gives the same data as JSON."""
+"""The review page and the page of a gate, as plain data; REST gives the same data as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airlock.core.approvals import Answer, QuorumState
@@ -10,21 +9,11 @@ from airlock.core.audit import Kind
 from airlock.core.dates import last_day
 from airlock.core.errors import NotFoundError
 from airlock.core.release import State
-from airlock.core.waiver import WaiverState
 from airlock.gates import gate_names, gate_text
 from airlock.services.announce import outcome_sentence
 from airlock.services.approve import own_objection
 from airlock.services.blocked import STOPPED, explain
-from airlock.services.overview import (
-    DAY_US,
-    Filter,
-    count,
-    inventory,
-    list_page,
-    measures,
-    open_overview,
-    workload_names,
-)
+from airlock.services.overview import reading
 from airlock.services.past import comments_on, earlier_releases, trends
 from airlock.services.releases import (
     deadline_us,
@@ -37,6 +26,7 @@ from airlock.services.releases import (
 from airlock.services.waivers import list_waivers
 from airlock.services.watch import pending_gates
 from airlock.web import sections
+from airlock.web.lists import DAG_PREFIX, stands, waiver_data
 from airlock.web.rendering import airflow_run
 
 if TYPE_CHECKING:
@@ -48,67 +38,8 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 
-DASHBOARD_ROWS = 20
 RUN_WINDOW = 1000
 """Newest releases of a workload among which the one of a run is looked for."""
-
-DAG_PREFIX = "release__"
-
-
-def visible(visitor: Visitor) -> frozenset[str] | None:
-    """Workloads the user may see; ``None`` when that is all of them."""
-    names = workload_names(visitor.deployment)
-    seen = frozenset(name for name in names if f"{DAG_PREFIX}{name}" in visitor.dags)
-    return None if len(seen) == len(names) else seen
-
-
-def dashboard(visitor: Visitor, *, days: int) -> Data:
-    """Inventory, what waits, measures and the state of the audit log."""
-    deployment, now = visitor.deployment, visitor.deployment.clock.now_us()
-    overview = open_overview(deployment)
-    seen = Filter(visible=visible(visitor))
-    window = Filter(visible=seen.visible, since_us=now - days * DAY_US)
-    waiting = Filter(visible=seen.visible, state=str(State.WAITING))
-    return {
-        "now_us": now,
-        "days": days,
-        "workloads": [asdict(line) for line in inventory(deployment, overview, seen)],
-        "waiting": list_page(overview, waiting, now_us=now, limit=DASHBOARD_ROWS),
-        "waiting_count": count(overview, waiting, now_us=now),
-        "recent": list_page(overview, seen, now_us=now, limit=DASHBOARD_ROWS),
-        "measures": asdict(measures(overview, window, now_us=now)),
-        "audit": audit_state(visitor),
-    }
-
-
-def audit_state(visitor: Visitor) -> Data:
-    """Size of the log, what waits to be taken into it, and how far each anchor has it."""
-    log = visitor.deployment.log
-    head, waiting, now = log.head(), log.waiting(), visitor.deployment.clock.now_us()
-    return {
-        "entries": head.size,
-        "root": head.root.hex(),
-        "waiting": waiting.count,
-        "lag_us": 0 if waiting.since_us is None else max(0, now - waiting.since_us),
-        "anchors": [
-            {"name": name, "entries": size, "behind": head.size - size}
-            for name, size in sorted(log.receipts().items())
-        ],
-    }
-
-
-def release_list(visitor: Visitor, wanted: Filter, *, limit: int, offset: int) -> Data:
-    """One page of releases."""
-    now = visitor.deployment.clock.now_us()
-    overview = open_overview(visitor.deployment)
-    seen = Filter(**{**asdict(wanted), "visible": visible(visitor)})
-    return {
-        "now_us": now,
-        "releases": list_page(overview, seen, now_us=now, limit=limit, offset=offset),
-        "total": count(overview, seen, now_us=now),
-        "limit": limit,
-        "offset": offset,
-    }
 
 
 def review(visitor: Visitor, release_id: str) -> Data:
@@ -124,8 +55,9 @@ def review(visitor: Visitor, release_id: str) -> Data:
     case = open_case(deployment, release_id)
     evidence = read_evidence(deployment, case)
     decision = read_decision(deployment, release)
-    overview = open_overview(deployment)
-    earlier = earlier_releases(overview, release)
+    with reading(deployment) as overview:
+        earlier = earlier_releases(overview, release)
+        past = trends(deployment, overview, earlier)
     champion = case.manifest.champion
     page |= {
         "title": case.workload.title,
@@ -135,7 +67,7 @@ def review(visitor: Visitor, release_id: str) -> Data:
         "flips": sections.flips(evidence),
         "groups": sections.groups(evidence),
         "explanation": sections.explanation(deployment.evidence, evidence),
-        "gates": sections.gates(evidence, trends(deployment, overview, earlier)),
+        "gates": sections.gates(evidence, past),
         "pending": pending_gates(deployment, release),
         "questions": _questionnaire(case),
         "waivers": _waivers(visitor, case, decision),
@@ -202,8 +134,8 @@ def gate_page(visitor: Visitor, release_id: str, gate: str) -> Data:
         raise NotFoundError(f"gate {gate[:60]} has no answer for {release_id}", fix="see the release")
     case = open_case(deployment, release_id)
     record = read_evidence(deployment, case)[gate]
-    overview = open_overview(deployment)
-    past = trends(deployment, overview, earlier_releases(overview, release))
+    with reading(deployment) as overview:
+        past = trends(deployment, overview, earlier_releases(overview, release))
     return {
         "release": release_id,
         "title": case.workload.title,
@@ -243,19 +175,9 @@ def _waivers(visitor: Visitor, case: Case, decision: Decision | None) -> list[Da
     now = visitor.deployment.clock.now_us()
     rests = set() if decision is None else set(decision.waivers)
     return [
-        {
-            "waiver": one.waiver_id,
-            "rule": one.rule,
-            "versions": one.versions,
-            "state": str(one.state(now)),
-            "by": one.requested.actor,
-            "granted_by": one.answer.actor if one.granted and one.answer else "",
-            "until_us": one.until_us,
-            "reason": one.requested.data.get("reason", ""),
-            "rests": one.waiver_id in rests,
-        }
+        {**waiver_data(one, now), "rests": one.waiver_id in rests}
         for one in list_waivers(visitor.deployment, case.workload.name)
-        if one.waiver_id in rests or one.state(now).in_force or one.state(now) is WaiverState.ASKED
+        if one.waiver_id in rests or stands(one.state(now))
     ]
 
 
