@@ -227,9 +227,7 @@ def window(**readings: str) -> dict[str, Any]:
 
 def test_drift_is_what_was_seen_last(world: World) -> None:
     overview = Overview(world.deployment.settings.home / "drift.db")
-    body = {
-        "workload": WORKLOAD, "release_id": "r", "version": "2", "actor": "system", "key": "k", "occurred_us": 1,
-    }  # fmt: skip
+    body = {"workload": WORKLOAD, "release_id": "r", "version": "2", "actor": "system", "key": "k"}
     gate = {"gate": "drift", "verdict": "FAILED", "seconds": 1.0, "evidence": "e"}
     events = [
         ({"kind": "gate.evaluated", "data": gate}, "drifted"),
