@@ -560,11 +560,19 @@ class World:
         seat: int = 0,
         choice: str = "approve",
         comment: str = "Looks right.",
+        **condition: str,
     ) -> Answer:
         """Answer for a seat."""
         self.asked += 1
         return answer(
-            self.deployment, release_id, seat, user=user, choice=choice, comment=comment, when=str(self.asked)
+            self.deployment,
+            release_id,
+            seat,
+            user=user,
+            choice=choice,
+            comment=comment,
+            when=str(self.asked),
+            **condition,
         )
 
     def granted(self, version: str = "2", **kwargs: Any) -> str:

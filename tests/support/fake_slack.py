@@ -152,8 +152,13 @@ def press(
     }
 
 
-def submit(view: dict[str, Any], text: str, *, account: str, team: str = TEAM) -> dict[str, Any]:
+def submit(
+    view: dict[str, Any], text: str, *, account: str, team: str = TEAM, until: str | None = None
+) -> dict[str, Any]:
     """What Slack sends when somebody sends a form."""
+    values: dict[str, Any] = {"text": {"text": {"value": text}}}
+    if any(block["block_id"] == "until" for block in view["blocks"]):
+        values["until"] = {"until": {"selected_date": until}}
     return {
         "type": "view_submission",
         "team": {"id": team},
@@ -161,6 +166,6 @@ def submit(view: dict[str, Any], text: str, *, account: str, team: str = TEAM) -
         "view": {
             "callback_id": view["callback_id"],
             "private_metadata": view["private_metadata"],
-            "state": {"values": {"text": {"text": {"value": text}}}},
+            "state": {"values": values},
         },
     }

@@ -19,12 +19,12 @@ from airlock.core.errors import RefusedError
 from airlock.services.notices import due_notices
 from airlock.web import slack as endpoint
 from airlock.web.app import create_app
-from tests.support.deployments import PEOPLE, World, fast_folder, make_world, write_yaml
+from tests.support.deployments import PEOPLE, World, edit, fast_folder, make_world, write_yaml
 from tests.support.fake_slack import SECRET, TEAM, TOKEN, FakeSlack, fake_slack, press, signed, submit
 
 pytestmark = pytest.mark.requirement("A-3")
 
-GRACE, RAVI, DANA, STRANGER = "U0GRACE", "U0RAVI", "U0DANA", "U0STRANGER"
+GRACE, RAVI, DANA, OMAR, STRANGER = "U0GRACE", "U0RAVI", "U0DANA", "U0OMAR", "U0STRANGER"
 
 
 @dataclass
@@ -37,10 +37,12 @@ class Scene:
     release_id: str
     passed: list[tuple[str, int, str, str]]
 
-    def button(self, action: str, seat: int = 0) -> dict[str, Any]:
-        """The button of a seat's message."""
+    def button(self, action: str, seat: int = 0, *, place: str = "") -> dict[str, Any]:
+        """The button of a seat's message, or of another one."""
+        place = place or f"seat/{seat}"
         notices = due_notices(self.world.deployment, self.world.release(self.release_id))
-        blocks = message(notices[seat], "https://airflow.example")["blocks"]
+        wanted = [notice for notice in notices if f"/{place}" in notice.notice_id]
+        blocks = message(wanted[0], "https://airflow.example")["blocks"]
         return next(
             element
             for block in blocks
@@ -63,10 +65,11 @@ class Scene:
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    accounts = {"grace": GRACE, "ravi": RAVI, "dana": DANA}
+    accounts = {"grace": GRACE, "ravi": RAVI, "dana": DANA, "omar": OMAR}
     people = [{**person, "slack": accounts.get(person["user"])} for person in PEOPLE["people"]]
     with fast_folder() as folder, fake_slack() as slack:
         world = make_world(folder / "world")
+        edit(world.policy_file, "expires_hours: 72", "expires_hours: 72\n  condition_days: 30")
         write_yaml(
             world.config / "people.yaml",
             {
@@ -87,11 +90,19 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         passed: list[tuple[str, int, str, str]] = []
 
         def answer(
-            deployment: Any, client: Any, release_id: str, *, user: str, choice: str, comment: str, seat: int
+            deployment: Any,
+            client: Any,
+            release_id: str,
+            *,
+            user: str,
+            choice: str,
+            comment: str,
+            seat: int,
+            **condition: str,
         ) -> int:
             """Airflow without Airflow: the same service decides whether an answer counts."""
             passed.append((user, seat, choice, comment))
-            world.answer(release_id, user, seat - 1, choice.lower(), comment)
+            world.answer(release_id, user, seat - 1, choice.lower(), comment, **condition)
             return seat - 1
 
         monkeypatch.setattr(endpoint, "open_deployment", lambda: world.deployment)
@@ -135,6 +146,81 @@ def test_a_question_is_recorded_and_its_words_can_be_erased(scene: Scene) -> Non
             ]
         )
     )
+
+
+@pytest.mark.requirement("A-7")
+def test_approve_with_a_condition_asks_for_both_and_records_both(scene: Scene) -> None:
+    scene.send(press(scene.button("condition"), account=GRACE))
+    view = scene.slack.views[0]["view"]
+    assert [block["block_id"] for block in view["blocks"]] == ["text", "until"]
+    assert not any(block.get("optional") for block in view["blocks"])
+    text = "Show a month of shadow traffic."
+    for words, until, field in (
+        ("short", "2026-01-10", "text"),
+        (text, None, "until"),
+        (text, "2027-01-01", "until"),
+        (text, "2025-01-01", "until"),
+    ):
+        reply = scene.send(submit(view, words, account=GRACE, until=until))
+        assert list(reply.json()["errors"]) == [field]
+    assert scene.passed == []
+    assert scene.send(submit(view, text, account=GRACE, until="2026-01-10")).content == b""
+    scene.settle()
+    (event,) = scene.world.events(Kind.APPROVAL_RECORDED)
+    assert (event.actor, event.data["choice"], event.data["condition"]) == ("grace", "approve", text)
+
+
+def test_a_question_is_answered_on_record_and_shown_under_it(scene: Scene) -> None:
+    scene.send(press(scene.button("ask"), account=GRACE))
+    scene.send(submit(scene.slack.views[0]["view"], "Why so few women?", account=GRACE))
+    scene.send(press(scene.button("reply", place="question/"), account=DANA, nonce="2"))
+    form = scene.slack.views[1]["view"]
+    empty = scene.send(submit(form, "  ", account=DANA))
+    assert "at least 1 characters" in empty.json()["errors"]["text"]
+    scene.send(submit(form, "They are a third of the applicants.", account=DANA))
+    (event,) = scene.world.events(Kind.QUESTION_ANSWERED)
+    assert (event.actor, event.data["answer"]) == ("dana", "They are a third of the applicants.")
+    (notice,) = [
+        notice
+        for notice in due_notices(scene.world.deployment, scene.world.release(scene.release_id))
+        if notice.question
+    ]
+    assert notice.thread == f"{scene.release_id}/seat/0"
+    assert notice.lines == ["Why so few women?", "dana answers: They are a third of the applicants."]
+    assert not notice.waits
+
+
+@pytest.mark.requirement("A-2")
+@pytest.mark.parametrize("action", ["approve", "reject", "condition"])
+def test_what_would_not_count_is_refused_on_record_before_a_form_opens(scene: Scene, action: str) -> None:
+    scene.send(press(scene.button(action), account=DANA))
+    scene.settle()
+    assert (scene.slack.views, scene.passed) == ([], [])
+    (refusal,) = scene.world.events(Kind.APPROVAL_REFUSED)
+    assert (refusal.actor, refusal.data["problem"].split(" and")[0]) == (
+        "dana",
+        "dana submitted this release",
+    )
+
+
+@pytest.mark.requirement("A-2")
+def test_two_tabs_at_once_give_one_answer(scene: Scene) -> None:
+    button = scene.button("approve")
+    for nonce in ("1", "2"):
+        scene.send(press(button, account=GRACE, nonce=nonce))
+    scene.settle()
+    assert [event.actor for event in scene.world.events(Kind.APPROVAL_RECORDED)] == ["grace"]
+
+
+@pytest.mark.requirement("A-7")
+def test_a_button_of_an_earlier_state_does_nothing_any_more(scene: Scene) -> None:
+    """The message was posted, then the evidence changed: what was shown is not what would be approved."""
+    button = scene.button("approve")
+    scene.world.answer(scene.release_id, "grace", 0, "reject", "Not like this, please.")
+    scene.send(press(button, account=OMAR))
+    scene.settle()
+    assert len(scene.world.events(Kind.APPROVAL_RECORDED)) == 1
+    assert scene.slack.whispers
 
 
 @pytest.mark.requirement("A-2")

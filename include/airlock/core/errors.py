@@ -75,7 +75,25 @@ class IntegrityError(AirlockError):
 
 
 class UnavailableError(AirlockError):
-    """A system Airlock depends on does not answer. Retrying may help."""
+    """A system Airlock depends on does not answer. Retrying may help.
+
+    Args:
+        what: as for every error.
+        where: as for every error.
+        fix: as for every error.
+        seconds: how long it asks to be left alone, where it says so.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "", seconds: float = 0) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_unavailable, (self.what, self.where, self.fix, self.seconds))
+
+
+def _rebuild_unavailable(what: str, where: str, fix: str, seconds: float) -> UnavailableError:
+    return UnavailableError(what, where=where, fix=fix, seconds=seconds)
 
 
 class SandboxError(AirlockError):

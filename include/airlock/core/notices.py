@@ -22,7 +22,13 @@ class Topic(StrEnum):
     SEAT = "seat"
     REMINDER = "reminder"
     ESCALATION = "escalation"
+    QUESTION = "question"
+    CONDITION = "condition"
     OUTCOME = "outcome"
+
+
+Tone = Literal["good", "warn", "bad", "plain"]
+"""How a notice looks: nothing to do, somebody has to act, it went wrong, or just so."""
 
 
 class GateLine(Value):
@@ -44,7 +50,11 @@ class Notice(Value):
         role: the role that is asked, or empty.
         people: Airflow users it is for.
         seat: number of the seat from 0, where an answer can be given.
+        question: id of the question it is about, where an answer can be given to that.
         waits: whether somebody has to act on it.
+        until_us: by when, microseconds since 1970; 0 where there is no end.
+        changed: what is different from the version in production, plain words.
+        conditional: whether an approval can have a condition.
         thread: id of the notice it belongs under, or empty.
         review: path of the review page below Airflow's address.
         run: path of the DAG run below Airflow's address.
@@ -57,14 +67,18 @@ class Notice(Value):
     version: str
     title: str
     text: str
-    tone: Literal["good", "warn", "bad", "plain"] = "plain"
+    tone: Tone = "plain"
     lines: list[str] = []
     facts: list[tuple[str, str]] = []
     gates: list[GateLine] = []
     role: str = ""
     people: list[str] = []
     seat: int | None = None
+    question: str = ""
     waits: bool = False
+    until_us: int = 0
+    changed: list[str] = []
+    conditional: bool = False
     thread: str = ""
     review: str
     run: str

@@ -174,23 +174,33 @@ def _on_condition(
     """
     if not condition and not until:
         return given
-    rules = open_case(deployment, release.release_id).policy.approval
     if given.choice == "reject":
         raise InvalidInputError("a rejection has no condition", fix="say in the comment what has to change")
+    until_us = check_condition(deployment, release.release_id, condition=condition, until=until)
+    return given.model_copy(update={"condition": condition, "condition_until_us": until_us})
+
+
+def check_condition(deployment: Deployment, release_id: str, *, condition: str, until: str) -> int:
+    """The moment a condition has to be met by, microseconds since 1970.
+
+    Raises:
+        InvalidInputError: the condition cannot be taken like this.
+    """
+    rules = open_case(deployment, release_id).policy.approval
     if rules.condition_days is None:
         raise InvalidInputError(
             "the policy of this release takes no conditional approval", fix="approve without it, or reject"
         )
     if problem := words_problem(condition, minimum=max(1, rules.minimum_comment), what="condition"):
         raise InvalidInputError(problem, fix="say what has to be done")
-    until_us = end_of_day(until)
-    if until_us > given.given_us + (rules.condition_days + 1) * DAY_US:
+    until_us, now = end_of_day(until), deployment.clock.now_us()
+    if until_us > now + (rules.condition_days + 1) * DAY_US:
         raise InvalidInputError(
             f"a condition has to be met within {rules.condition_days:g} days", fix="choose an earlier day"
         )
-    if until_us <= given.given_us:
+    if until_us <= now:
         raise InvalidInputError("the deadline of the condition is over already", fix="choose a later day")
-    return given.model_copy(update={"condition": condition, "condition_until_us": until_us})
+    return until_us
 
 
 def _problem(deployment: Deployment, release: Release, decision: Decision, given: Answer) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from airlock.adapters.outbox import Outbox, Told
-from airlock.core.audit import Kind
 from airlock.core.errors import AirlockError, InvalidInputError, UnavailableError
 from airlock.core.notices import ChannelSpec, Notice
 from airlock.core.release import State
@@ -106,10 +105,9 @@ class Courier:
                 sent += worked is True
                 if worked is not True and worked is not None:
                     pauses.append(worked)
-        ended = release.first(Kind.RELEASE_SEALED) is not None
         now = self._deployment.clock.now_us()
         later = [*wakes, *(now + pause for pause in pauses)]
-        self._outbox.sleep(release_id, min(later) if later and (pauses or not ended) else None)
+        self._outbox.sleep(release_id, min(later) if later else None)
         return sent
 
     def _send(self, spec: ChannelSpec, notifier: Notifier, notice: Notice) -> bool | int | None:
@@ -134,7 +132,8 @@ class Courier:
                 spec.name, notice.notice_id, Told(told.digest, told.reference, attempts, str(error))
             )
             log.warning("a channel does not answer", channel=spec.name, attempts=attempts, problem=str(error))
-            return int(min(LONGEST_PAUSE_US, 1_000_000 * 2 ** min(attempts - 1, 20)))
+            pause = int(min(LONGEST_PAUSE_US, 1_000_000 * 2 ** min(attempts - 1, 20)))
+            return max(pause, int(error.seconds * 1_000_000))
         except InvalidInputError as error:
             # It will be refused again: noted as told, so that it does not stand in the way of the next state.
             problem = str(error)

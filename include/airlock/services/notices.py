@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
+from airlock.core.approvals import Quorum
 from airlock.core.audit import Kind
+from airlock.core.dates import last_day
 from airlock.core.decision import Decision, Outcome
-from airlock.core.evidence import Evidence, most_urgent_first
-from airlock.core.notices import GateLine, Notice, Topic
+from airlock.core.diff import diff_files
+from airlock.core.evidence import SCORE, Evidence, most_urgent_first
+from airlock.core.manifest import Manifest
+from airlock.core.notices import GateLine, Notice, Tone, Topic
 from airlock.core.policy import ApprovalRules
 from airlock.core.release import Release, State
 from airlock.services.announce import fixes, outcome_sentence
+from airlock.services.ask import Question, questions_of
+from airlock.services.conditions import MET, OPEN, Condition, conditions_of
 from airlock.services.deployment import Deployment
 from airlock.services.releases import (
     deadline_us,
@@ -24,8 +32,6 @@ from airlock.services.releases import (
 
 HOUR_US = 3_600_000_000
 
-_TONES = {State.PROMOTED: "good", State.READY: "good", State.WAITING: "warn", State.CHECKING: "plain"}
-
 
 def due_notices(deployment: Deployment, release: Release) -> list[Notice]:
     """Every notice about a release as it should stand now, parents before what belongs under them."""
@@ -35,6 +41,9 @@ def due_notices(deployment: Deployment, release: Release) -> list[Notice]:
     notices: list[Notice] = []
     if decision.outcome is Outcome.PENDING:
         notices += _seat_notices(deployment, release, decision)
+        notices += [_question(release, question) for question in questions_of(release)]
+        now = deployment.clock.now_us()
+        notices += [_condition(deployment, release, one) for one in conditions_of(release, now)]
     state, sentence = outcome_sentence(deployment, release)
     if state not in (State.WAITING, State.CHECKING, State.READY):
         notices.append(_outcome(deployment, release, decision, state, sentence))
@@ -42,15 +51,16 @@ def due_notices(deployment: Deployment, release: Release) -> list[Notice]:
 
 
 def wakes_us(deployment: Deployment, release: Release) -> list[int]:
-    """Moments at which the notices of a waiting release change without anything being recorded."""
+    """Moments at which the notices of a release change without anything being recorded."""
+    now = deployment.clock.now_us()
+    moments = [one.until_us for one in conditions_of(release, now) if one.state == OPEN]
     decision = read_decision(deployment, release)
-    if decision is None or state_of(deployment, release) is not State.WAITING:
-        return []
-    end = deadline_us(release)
-    rules = open_case(deployment, release.release_id).policy.approval
-    asked = _asked_us(release)
-    moments = [asked + int(hours * HOUR_US) for hours in [*rules.remind_hours, rules.escalate_hours or 0]]
-    return sorted(moment for moment in (*moments, end) if moment > deployment.clock.now_us())
+    if decision is not None and state_of(deployment, release) is State.WAITING:
+        rules = open_case(deployment, release.release_id).policy.approval
+        asked = _asked_us(release)
+        later = [*rules.remind_hours, rules.escalate_hours or 0]
+        moments += [deadline_us(release), *(asked + int(hours * HOUR_US) for hours in later)]
+    return sorted(moment for moment in moments if moment > now)
 
 
 def _asked_us(release: Release) -> int:
@@ -58,7 +68,7 @@ def _asked_us(release: Release) -> int:
     return 0 if decided is None else decided.occurred_us
 
 
-def _common(release: Release) -> dict[str, str]:
+def _common(release: Release) -> dict[str, Any]:
     return {
         "release_id": release.release_id,
         "workload": release.workload,
@@ -74,22 +84,28 @@ def _seat_notices(deployment: Deployment, release: Release, decision: Decision) 
     quorum = quorum_of(deployment, release, decision)
     panel = panel_for(deployment, release)
     state = state_of(deployment, release)
+    common = {
+        "changed": changed_words(case.manifest, evidence),
+        "gates": _gates(evidence),
+        "conditional": case.policy.approval.condition_days is not None,
+        **_common(release),
+    }
     notices = []
     for index, seat in enumerate(decision.seats):
-        filled = quorum.filled.get(index)
-        said = next((answer for answer in release.answers if answer.seat == index), None)
-        waits = state is State.WAITING and filled is None
-        title = f"{case.workload.title} version {release.version}: approve as {seat.role}?"
-        ended = _ended(filled, said.user if said and said.choice == "reject" else "", state)
-        left = max(0, deadline_us(release) - deployment.clock.now_us()) if waits else 0
+        filled = index in quorum.filled
+        waits = state is State.WAITING and not filled
+        what = f"{case.workload.title} version {release.version}"
+        title = f"{what}: approve as {seat.role}?"
+        ended, said = _ended(release, quorum, index, state)
         notices.append(
             Notice(
                 notice_id=f"{release.release_id}/seat/{index}",
                 topic=Topic.SEAT,
-                title=title if waits else f"{case.workload.title} version {release.version}: {ended}",
-                text=f"{title} {decision.sentence}" if waits else ended,
+                title=title if waits else f"{what}: {ended}",
+                text=f"{title} {decision.sentence}" if waits else f"{what}: {ended}",
                 tone="warn" if waits else "good" if filled else "bad",
                 lines=[
+                    *said,
                     f"{release.submitter} asks to put version {release.version} into production.",
                     f"Track {decision.track}, risk {decision.tier}: {decision.sentence}.",
                     f"Why your role: {seat.reason}.",
@@ -97,14 +113,13 @@ def _seat_notices(deployment: Deployment, release: Release, decision: Decision) 
                 facts=[
                     *_numbers(evidence),
                     ("seats filled", f"{len(quorum.filled)} of {len(decision.seats)}"),
-                    *([("closes in", f"{left / HOUR_US:.0f} hours")] if waits else []),
                 ],
-                gates=_gates(evidence),
                 role=seat.role,
                 people=[person.user for person in panel.eligible(seat.role)],
                 seat=index,
                 waits=waits,
-                **_common(release),
+                until_us=deadline_us(release) if waits else 0,
+                **common,
             )
         )
         if waits:
@@ -112,10 +127,75 @@ def _seat_notices(deployment: Deployment, release: Release, decision: Decision) 
     return notices
 
 
-def _ended(filled: str | None, rejecter: str, state: State) -> str:
-    if filled:
-        return f"approved by {filled}"
-    return f"rejected by {rejecter}" if rejecter else f"closed: the release is {state}"
+def _ended(release: Release, quorum: Quorum, index: int, state: State) -> tuple[str, list[str]]:
+    """How a seat ended in a few words, and who said what when."""
+    users = {quorum.filled.get(index, ""), quorum.rejected_by} - {""}
+    given = next(
+        (answer for answer in release.answers if answer.seat == index and answer.user in users), None
+    )
+    if given is None:
+        return f"closed: the release is {state}", []
+    verb = "approved" if given.choice == "approve" else "rejected"
+    on_condition = f", on condition until {last_day(given.condition_until_us)}" if given.condition else ""
+    when = datetime.fromtimestamp(given.given_us / 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [f"{given.who} {verb} on {when}" + (f": {given.comment}" if given.comment else ".")]
+    lines += [f"On condition, until {last_day(given.condition_until_us)}: {given.condition}"] * bool(
+        given.condition
+    )
+    return f"{verb} by {given.who}{on_condition}", lines
+
+
+def _question(release: Release, question: Question) -> Notice:
+    """A question in the thread of the seat it was asked for; the submitter has to answer it."""
+    waits = not question.answers
+    return Notice(
+        notice_id=f"{release.release_id}/question/{question.question_id}",
+        topic=Topic.QUESTION,
+        title=f"{question.user} asks about {release.workload} version {release.version}",
+        text=f"{question.user} asks about {release.workload} version {release.version}: {question.text}",
+        tone="warn" if waits else "good",
+        lines=[question.text, *(f"{user} answers: {text}" for user, text, _ in question.answers)],
+        people=[release.submitter],
+        seat=question.seat,
+        question=question.question_id,
+        waits=waits,
+        thread=f"{release.release_id}/seat/{question.seat}",
+        **_common(release),
+    )
+
+
+_CONDITION_TONES: dict[str, Tone] = {OPEN: "warn", MET: "good"}
+
+
+def _condition(deployment: Deployment, release: Release, condition: Condition) -> Notice:
+    """The condition of an approval in the thread of its seat, until it is met or missed."""
+    waits = condition.state == OPEN
+    what = f"{release.workload} version {release.version}"
+    words = {
+        OPEN: f"to be confirmed by {condition.role} until {condition.until}; else the approval is revoked",
+        MET: f"met, confirmed by {condition.met_by}",
+    }.get(condition.state, f"missed on {condition.until}; the approval of {condition.user} is revoked")
+    people = panel_for(deployment, release).eligible(condition.role)
+    return Notice(
+        notice_id=f"{release.release_id}/condition/{condition.seat}",
+        topic=Topic.CONDITION,
+        title=f"Condition of {condition.user}'s approval of {what}: {words}",
+        text=f"Condition of {condition.user}'s approval of {what}: {words}. {condition.text}",
+        tone=_CONDITION_TONES.get(condition.state, "bad"),
+        lines=[
+            condition.text,
+            *(
+                [f"Confirm with: airlock condition met {release.release_id} --seat {condition.seat + 1}"]
+                * waits
+            ),
+        ],
+        role=condition.role,
+        people=[person.user for person in people],
+        waits=waits,
+        until_us=condition.until_us if waits else 0,
+        thread=f"{release.release_id}/seat/{condition.seat}",
+        **_common(release),
+    )
 
 
 def _later(
@@ -165,8 +245,10 @@ def _outcome(
 ) -> Notice:
     evidence = read_evidence(deployment, open_case(deployment, release.release_id))
     stopped = state is not State.PROMOTED
+    # What becomes of it in production is a message of its own: that it was promoted stays true.
+    later = "/rolled-back" if state is State.ROLLED_BACK else ""
     return Notice(
-        notice_id=f"{release.release_id}/outcome",
+        notice_id=f"{release.release_id}/outcome{later}",
         topic=Topic.OUTCOME,
         title=f"{release.workload} version {release.version}: {state}",
         text=f"{release.workload} version {release.version} is {state}. {sentence}",
@@ -184,6 +266,31 @@ def _gates(evidence: dict[str, Evidence]) -> list[GateLine]:
         GateLine(gate=record.gate, verdict=str(record.verdict), text=record.result.summary[:300])
         for record in most_urgent_first(evidence.values())
     ]
+
+
+def changed_words(manifest: Manifest, evidence: dict[str, Evidence]) -> list[str]:
+    """What is different from the champion, in a few words each; computed, never what a submitter says."""
+    if manifest.champion is None:
+        return ["the first release: there is no champion to compare with"]
+    found = [f"compared with champion version {manifest.champion.version}"]
+    record = evidence.get(SCORE)
+    change = {} if record is None else record.result.details.get("change") or {}
+    if change.get("architecture"):
+        found.append(f"another kind of model: {change['from_estimator']} → {change['to_estimator']}")
+    for name, words in (("new_features", "new features"), ("removed_features", "features gone")):
+        if change.get(name):
+            found.append(f"{words}: {', '.join(change[name][:5])}")
+    if change.get("threshold"):
+        found.append(f"decision threshold moves by {change['threshold']:.4g}")
+    if change.get("values"):
+        found.append(f"hyperparameters: {', '.join(change['values'][:3])}")
+    files = diff_files(manifest)
+    if files["data_source"]:
+        found.append("another source of training data")
+    elif files["training_data"]:
+        found.append("other training data")
+    found += [f"{len(files['environment'])} packages differ"] * bool(files["environment"])
+    return found
 
 
 _MATTER = ("performance", "bias", "drift")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from fastapi import APIRouter, Request, Response
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.nonces import Nonces
-from airlock.core.audit import Kind
 from airlock.core.canonical import sha256_hex
-from airlock.core.errors import AirlockError, InvalidInputError, RefusedError
+from airlock.core.errors import AirlockError, InvalidInputError, NotFoundError, RefusedError
 from airlock.core.people import Person
+from airlock.services.approve import check_condition, own_objection, record_refusal
+from airlock.services.ask import ask, reply
 from airlock.services.deployment import Deployment, open_deployment
-from airlock.services.releases import find_release, open_case
+from airlock.services.releases import find_release, open_case, read_decision
 from airlock.services.watch import answer_release
 from airlock.web.access import client_of
 
@@ -107,12 +109,29 @@ def verified(deployment: Deployment, body: bytes, headers: dict[str, str]) -> di
 
 @dataclass(frozen=True)
 class Place:
-    """The seat a button stands for, and where the button is."""
+    """What a button stands for, a seat or a question, and where the button is."""
 
     release_id: str
-    seat: int
     channel: str
     ts: str
+    seat: int = 0
+    question: str = ""
+
+    @classmethod
+    def read(cls, value: Any, *, channel: Any, ts: Any) -> Place:
+        """What a button or a form carries; Slack signed it, and it is still checked like any input.
+
+        Raises:
+            ValueError, KeyError, TypeError: it names no release and seat or question.
+        """
+        question = str(value.get("question", ""))
+        return cls(
+            release_id=str(value["release"]),
+            channel=str(channel),
+            ts=str(ts),
+            seat=0 if question else int(value["seat"]),
+            question=question,
+        )
 
 
 def handle(deployment: Deployment, payload: dict[str, Any]) -> dict[str, Any] | None:
@@ -130,21 +149,18 @@ def handle(deployment: Deployment, payload: dict[str, Any]) -> dict[str, Any] | 
 
 def _pressed(deployment: Deployment, payload: dict[str, Any], account: str, action: dict[str, Any]) -> None:
     try:
-        value = json.loads(action["value"])
-        place = Place(
-            release_id=str(value["release"]),
-            seat=int(value["seat"]),
-            channel=str(payload["channel"]["id"]),
-            ts=str((payload.get("message") or {}).get("ts", "")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        ts = (payload.get("message") or {}).get("ts", "")
+        place = Place.read(json.loads(action["value"]), channel=payload["channel"]["id"], ts=ts)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError("the button names no seat") from error
     what = action["action_id"].removeprefix("airlock_")
     try:
         person = _person(deployment, account)
+        if what in ("approve", "reject", "condition"):
+            _refuse_early(deployment, place, person, what, str(payload.get("trigger_id", "")))
         if what == "approve":
             _POOL.submit(_answer, deployment, place, person, account, choice="approve")
-        elif what in ("reject", "ask"):
+        elif what in FORMS:
             _slack(deployment).views_open(
                 trigger_id=payload["trigger_id"], view=form(what, place, deployment)
             )
@@ -152,28 +168,63 @@ def _pressed(deployment: Deployment, payload: dict[str, Any], account: str, acti
         _whisper(deployment, place, account, error)
 
 
+def _refuse_early(deployment: Deployment, place: Place, person: Person, what: str, when: str) -> None:
+    """Say at once that an answer would not count, instead of after somebody has filled in a form.
+
+    Raises:
+        RefusedError: it would not; recorded.
+    """
+    release = find_release(deployment, place.release_id)
+    decision = read_decision(deployment, release)
+    if decision is None:
+        raise NotFoundError(f"release {place.release_id} is not decided yet")
+    problem, _ = own_objection(deployment, release, decision, place.seat, person.user)
+    if problem:
+        choice = "reject" if what == "reject" else "approve"
+        record_refusal(
+            deployment, release, place.seat, user=person.user, choice=choice, problem=problem, when=when
+        )
+        raise RefusedError(problem, fix="another holder of the role has to answer")
+
+
 def _submitted(deployment: Deployment, payload: dict[str, Any], account: str) -> dict[str, Any] | None:
     view = payload.get("view") or {}
     what = str(view.get("callback_id", "")).removeprefix("airlock_")
     try:
         meta = json.loads(view["private_metadata"])
-        place = Place(str(meta["release"]), int(meta["seat"]), str(meta["channel"]), str(meta["ts"]))
-        text = str(view["state"]["values"]["text"]["text"]["value"] or "").strip()
-    except (KeyError, TypeError, ValueError) as error:
+        place = Place.read(meta, channel=meta["channel"], ts=meta["ts"])
+        values = view["state"]["values"]
+        text = str(values["text"]["text"]["value"] or "").strip()
+        until = str(values["until"]["until"]["selected_date"] or "") if what == "condition" else ""
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError("the form names no seat") from error
     try:
         person = _person(deployment, account)
-        least = open_case(deployment, place.release_id).policy.approval.minimum_comment
-        if what == "reject" and len(text) < least:
-            problem = f"Say what has to change, in at least {least} characters."
-            return {"response_action": "errors", "errors": {"text": problem}}
-        if what == "ask":
-            _ask(deployment, place, person, text)
+        if what == "condition":
+            check_condition(deployment, place.release_id, condition=text, until=until)
+            words = {"condition": text, "until": until}
+            _POOL.submit(_answer, deployment, place, person, account, choice="approve", **words)
         elif what == "reject":
+            _check_feedback(deployment, place, text)
             _POOL.submit(_answer, deployment, place, person, account, choice="reject", comment=text)
+        elif what == "ask":
+            ask(deployment, place.release_id, place.seat, user=person.user, text=text)
+        elif what == "reply":
+            reply(deployment, place.release_id, place.question, user=person.user, text=text)
     except AirlockError as error:
-        return {"response_action": "errors", "errors": {"text": str(error.what)[:140]}}
+        field = "until" if what == "condition" and UNTIL_WORDS.search(error.what) else "text"
+        return {"response_action": "errors", "errors": {field: f"{error.what}. {error.fix}"[:140]}}
     return None
+
+
+UNTIL_WORDS = re.compile("date|deadline|within")
+"""What the service says when the day of a condition is wrong, and not its words."""
+
+
+def _check_feedback(deployment: Deployment, place: Place, text: str) -> None:
+    least = open_case(deployment, place.release_id).policy.approval.minimum_comment
+    if len(text) < least:
+        raise InvalidInputError(f"Say what has to change, in at least {least} characters")
 
 
 def _person(deployment: Deployment, account: str) -> Person:
@@ -188,7 +239,7 @@ def _person(deployment: Deployment, account: str) -> Person:
 
 
 def _answer(
-    deployment: Deployment, place: Place, person: Person, account: str, *, choice: str, comment: str = ""
+    deployment: Deployment, place: Place, person: Person, account: str, *, choice: str, **words: str
 ) -> None:
     """Answer in the name of the person; the courier updates the message once it is audited."""
     try:
@@ -199,8 +250,10 @@ def _answer(
             place.release_id,
             user=person.user,
             choice=choice.title(),
-            comment=comment,
             seat=place.seat + 1,
+            comment=words.get("comment", ""),
+            condition=words.get("condition", ""),
+            until=words.get("until", ""),
         )
     except AirlockError as error:
         _whisper(deployment, place, account, error)
@@ -210,23 +263,6 @@ def _answer(
         _whisper(
             deployment, place, account, RefusedError("the answer could not be passed on; answer in Airflow")
         )
-
-
-def _ask(deployment: Deployment, place: Place, person: Person, text: str) -> None:
-    """Record a question to the submitter, and show it in the thread."""
-    release = find_release(deployment, place.release_id)
-    if not text:
-        raise InvalidInputError("the question is empty", fix="write what you want to know")
-    digest = sha256_hex(f"{person.user}\x1f{text}".encode())[:16]
-    deployment.record(
-        Kind.QUESTION_ASKED,
-        f"release/{release.release_id}/question/{digest}",
-        actor=person.user,
-        release_id=release.release_id,
-        workload=release.workload,
-        version=release.version,
-        data={"seat": place.seat, "question": text[:4000]},
-    )
 
 
 def _whisper(deployment: Deployment, place: Place, account: str, error: AirlockError) -> None:
@@ -248,33 +284,48 @@ def _slack(deployment: Deployment) -> WebClient:
     return WebClient(token=token, base_url=settings.slack_api, timeout=5, retry_handlers=[])
 
 
-_TITLES = {"reject": ("Reject", "What has to change"), "ask": ("Ask", "Your question to the submitter")}
+FORMS = {
+    "reject": ("Reject", "What has to change"),
+    "condition": ("Approve if…", "What has to be done; the approval is revoked if it is not"),
+    "ask": ("Ask", "Your question to the submitter"),
+    "reply": ("Answer", "Your answer"),
+}
+"""Title of each form, and the label of its required field."""
 
 
 def form(what: str, place: Place, deployment: Deployment) -> dict[str, Any]:
-    """The form that opens for ``reject`` and ``ask``: one required field."""
-    title, label = _TITLES[what]
-    least = open_case(deployment, place.release_id).policy.approval.minimum_comment if what == "reject" else 1
-    meta = {"release": place.release_id, "seat": place.seat, "channel": place.channel, "ts": place.ts}
+    """The form that opens for a button: required fields, so that nothing is decided without a word."""
+    title, label = FORMS[what]
+    rules = open_case(deployment, place.release_id).policy.approval
+    least = rules.minimum_comment if what in ("reject", "condition") else 1
+    named = {"question": place.question} if place.question else {"seat": place.seat}
+    meta = {"release": place.release_id, **named, "channel": place.channel, "ts": place.ts}
+    words = {
+        "type": "plain_text_input",
+        "action_id": "text",
+        "multiline": True,
+        "min_length": max(1, least),
+        "max_length": 3000,
+    }
+    blocks = [_field("text", label, words)]
+    if what == "condition":
+        label = f"By which day (UTC), at most {rules.condition_days or 0:g} days from now"
+        blocks.append(_field("until", label, {"type": "datepicker", "action_id": "until"}))
     return {
         "type": "modal",
         "callback_id": f"airlock_{what}",
         "private_metadata": json.dumps(meta),
         "title": {"type": "plain_text", "text": title},
-        "submit": {"type": "plain_text", "text": title},
+        "submit": {"type": "plain_text", "text": "Approve" if what == "condition" else title},
         "close": {"type": "plain_text", "text": "Back"},
-        "blocks": [
-            {
-                "type": "input",
-                "block_id": "text",
-                "label": {"type": "plain_text", "text": label},
-                "element": {
-                    "type": "plain_text_input",
-                    "action_id": "text",
-                    "multiline": True,
-                    "min_length": max(1, least),
-                    "max_length": 3000,
-                },
-            }
-        ],
+        "blocks": blocks,
+    }
+
+
+def _field(name: str, label: str, element: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "input",
+        "block_id": name,
+        "label": {"type": "plain_text", "text": label},
+        "element": element,
     }

@@ -33,5 +33,7 @@ def send(
             return None
     text = f"it answers {response.status_code}: {response.text[:300]}"
     if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-        raise UnavailableError(text, where=where, fix="it is tried again")
+        wait = response.headers.get("Retry-After", "")
+        seconds = float(wait) if wait.isdecimal() else 0.0
+        raise UnavailableError(text, where=where, fix="it is tried again", seconds=seconds)
     raise InvalidInputError(text, where=where, fix="correct the channel in config/notifications.yaml")

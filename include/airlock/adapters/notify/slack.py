@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ _MARKS = {
 _VERDICTS = {"PASSED": ":white_check_mark:", "WARNED": ":warning:", "FAILED": ":x:", "ERROR": ":x:"}
 _HEADER, _SECTION = 150, 2900
 """Characters that Slack takes in a header and in a section."""
+
+_LINE, _GATE = 600, 160
+"""Characters of a line and of what a gate says, so that the message can be read at a glance."""
 
 _HEALS = {
     "ratelimited",
@@ -75,6 +79,7 @@ class SlackNotifier:
                     f"Slack answers {problem}" + (f"; try again in {wait} s" if wait else ""),
                     where=self.name,
                     fix="it is tried again",
+                    seconds=float(wait) if wait.isdecimal() else 0.0,
                 ) from error
             raise InvalidInputError(
                 f"Slack refuses the message: {problem}", where=self.name, fix="see docs/slack.md"
@@ -92,34 +97,75 @@ def escape(text: str) -> str:
 
 def message(notice: Notice, airflow_url: str) -> dict[str, Any]:
     """``text`` and ``blocks`` of a notice, within what Slack takes."""
-    if notice.topic is not Topic.SEAT:
-        text = f"{_MARKS[notice.tone]} *{escape(notice.title)}*\n" + "\n".join(
-            map(escape, notice.lines or [notice.text])
-        )
-        links = f"<{airflow_url}{notice.review}|Review> · <{airflow_url}{notice.run}|Run>"
-        return {"text": escape(notice.text)[:_SECTION], "blocks": [_section(text), _context(links)]}
+    blocks = _seat(notice) if notice.topic is Topic.SEAT else _news(notice)
+    links = [(notice.review, "Review page"), (notice.run, "Run in Airflow")]
+    blocks.append(_context(" · ".join(f"<{airflow_url}{path}|{label}>" for path, label in links)))
+    return {"text": escape(notice.text)[:_SECTION], "blocks": blocks, "unfurl_links": False}
+
+
+def _news(notice: Notice) -> list[dict[str, Any]]:
+    """What comes in a thread, or for itself: a title, its words, and who it is for."""
+    words = notice.lines or ([notice.text] if notice.text != notice.title else [])
+    blocks = [_section(f"{_MARKS[notice.tone]} *{escape(notice.title)}*"), *map(_quoted, words)]
+    if notice.gates:
+        blocks.append(_gates(notice))
+    if notice.waits and notice.question:
+        value = json.dumps({"release": notice.release_id, "question": notice.question})
+        reply = _button("reply", "Answer…", value)
+        blocks.append({"type": "actions", "block_id": "airlock", "elements": [reply]})
+    return blocks
+
+
+def _quoted(text: str) -> dict[str, Any]:
+    """What somebody wrote; each of its lines is marked as a quotation, so it cannot pass for ours."""
+    return _section("\n".join(f"&gt; {line}" for line in escape(text).splitlines() or [""]))
+
+
+def _seat(notice: Notice) -> list[dict[str, Any]]:
+    """The question for one seat, the decision-relevant first; without buttons once nobody has to act."""
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": notice.title[:_HEADER]}},
-        *(_section(escape(line)) for line in notice.lines),
+        _section("\n".join(escape(line)[:_LINE] for line in notice.lines)),
     ]
-    if notice.facts:
-        fields = [
-            {"type": "mrkdwn", "text": f"*{escape(name)}*\n{escape(value)}"[:1900]}
-            for name, value in notice.facts
-        ]
-        blocks.append({"type": "section", "fields": fields[:10]})
+    if notice.changed:
+        blocks.append(
+            _section("*What changed*\n" + "\n".join(f"• {escape(one)[:_LINE]}" for one in notice.changed))
+        )
+    fields = [f"*{escape(name)}*\n{escape(value)}"[:1900] for name, value in notice.facts]
+    if notice.until_us:
+        fields.append(f"*open until*\n{_moment(notice.until_us)}")
+    if fields:
+        blocks.append(
+            {"type": "section", "fields": [{"type": "mrkdwn", "text": text} for text in fields[:10]]}
+        )
     if notice.gates:
-        blocks.append(_section("\n".join(_gate(line.verdict, line.gate, line.text) for line in notice.gates)))
+        blocks.append(_gates(notice))
     if notice.waits:
-        blocks.append(_buttons(notice))
-    blocks.append(
-        _context(f"<{airflow_url}{notice.review}|Review page> · <{airflow_url}{notice.run}|Run in Airflow>")
-    )
-    return {"text": escape(notice.text)[:_SECTION], "blocks": blocks}
+        blocks += [_buttons(notice), _context("Unanswered, it is closed. Silence never approves.")]
+    return blocks
+
+
+def _gates(notice: Notice) -> dict[str, Any]:
+    lines = [_gate(line.verdict, line.gate, line.text) for line in notice.gates]
+    shown: list[str] = []
+    for line in lines:
+        # Whole lines only: a cut one would lose the word that matters.
+        if sum(map(len, shown)) + len(line) > _SECTION - 100:
+            shown.append(f"… and {len(lines) - len(shown)} more on the review page")
+            break
+        shown.append(line)
+    return _section("\n".join(shown))
 
 
 def _gate(verdict: str, gate: str, text: str) -> str:
-    return f"{_VERDICTS.get(verdict, '')} *{gate.replace('_', ' ')}*  {escape(text)}"[:400]
+    short = text if len(text) <= _GATE else text[: _GATE - 1].rsplit(" ", 1)[0] + "…"
+    return f"{_VERDICTS.get(verdict, '')} *{escape(gate.replace('_', ' '))}*  {escape(short)}"
+
+
+def _moment(us: int) -> str:
+    """A time in each reader's own time zone; UTC for programs that know no such thing."""
+    fallback = datetime.fromtimestamp(us / 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"<!date^{us // 1_000_000}^{{date_short_pretty}} {{time}}|{fallback}>"
 
 
 def _section(text: str) -> dict[str, Any]:
@@ -136,20 +182,16 @@ def _buttons(notice: Notice) -> dict[str, Any]:
         "title": {"type": "plain_text", "text": "Approve?"},
         "text": {
             "type": "plain_text",
-            "text": f"You approve {notice.workload} version {notice.version}."[:290],
+            "text": f"You approve {notice.workload} version {notice.version} as {notice.role}."[:290],
         },
         "confirm": {"type": "plain_text", "text": "Approve"},
         "deny": {"type": "plain_text", "text": "Back"},
     }
-    return {
-        "type": "actions",
-        "block_id": "airlock",
-        "elements": [
-            _button("approve", "Approve", value, style="primary", confirm=confirm),
-            _button("reject", "Reject…", value, style="danger"),
-            _button("ask", "Ask…", value),
-        ],
-    }
+    elements = [_button("approve", "Approve", value, style="primary", confirm=confirm)]
+    if notice.conditional:
+        elements.append(_button("condition", "Approve with condition…", value))
+    elements += [_button("reject", "Reject…", value, style="danger"), _button("ask", "Ask…", value)]
+    return {"type": "actions", "block_id": "airlock", "elements": elements}
 
 
 def _button(action: str, text: str, value: str, **more: Any) -> dict[str, Any]:
