@@ -152,26 +152,14 @@ class _ArrowSource:
 
     def texts(self, column: str) -> Texts:
         """Any column as texts; whole numbers without a fraction, so that 1, 1.0 and "1" are one."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         self._describe(column)
         array = self._array(column)
-        if pa.types.is_dictionary(array.type):
-            array = array.unify_dictionaries()
-        counts: dict[str, int] = {}
-        try:
-            counted = pc.value_counts(array)
-        except pa.ArrowException:  # lists and structures
-            counted = pc.value_counts(pa.array([None if v is None else str(v) for v in array.to_pylist()]))
-        values = counted.field("values")
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        for value, count in zip(values.to_pylist(), counted.field("counts").to_pylist(), strict=True):
+        totals: dict[str, int] = {}
+        for value, count in _counted(array):
             if value is not None and value == value:  # noqa: PLR0124  # NaN is not itself
                 text = text_of(value)
-                counts[text] = counts.get(text, 0) + count
-        return Texts(counts=counts, rows=self.rows(), missing=self.rows() - sum(counts.values()))
+                totals[text] = totals.get(text, 0) + count
+        return Texts(counts=totals, rows=self.rows(), missing=self.rows() - sum(totals.values()))
 
     def chunks(self, column: str) -> Iterator[pa.Array]:
         """A column as Arrow arrays, in parts and in order."""
@@ -368,6 +356,27 @@ def _column(arrow: pa.DataType) -> Column:
         return Column("text" if _column(arrow.value_type).kind == "text" else "other", str(arrow.value_type))
     kind: Kind = next((kind for holds, kind in kinds if holds(arrow)), "other")
     return Column(kind, str(arrow), whole=bool(types.is_integer(arrow)))
+
+
+def _counted(array: pa.ChunkedArray) -> Iterator[tuple[object, int]]:
+    """The values of an array with their counts; those of a dictionary may come again with each chunk."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(array.type):
+        for chunk in array.chunks:
+            codes = chunk.indices.drop_null().to_numpy(zero_copy_only=False)
+            counts = np.bincount(codes, minlength=len(chunk.dictionary)).tolist()
+            pairs = zip(chunk.dictionary.to_pylist(), counts, strict=True)
+            yield from (pair for pair in pairs if pair[1])
+        return
+    try:
+        counted = pc.value_counts(array)
+    except pa.ArrowException:  # lists and structures
+        texts = [None if value is None else str(value) for value in array.to_pylist()]
+        counted = pc.value_counts(pa.array(texts))
+    yield from zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
 
 
 def _floats(array: pa.Array, kind: Kind) -> Any:
