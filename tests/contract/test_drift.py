@@ -304,6 +304,23 @@ def test_evidentlys_report_is_drawn_on_a_fixed_sample() -> None:
 
 
 @pytest.mark.requirement("G-4")
+def test_the_report_is_the_page_of_evidentlys_preset() -> None:
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    from airlock.profiles import evidently_report
+
+    frames = [mixture(400, seed)[["normal", "few", "text"]] for seed in (1, 2)]
+    definition = DataDefinition(numerical_columns=["normal", "few"], categorical_columns=["text"])
+    preset = DataDriftPreset(num_method="psi", cat_method="psi", num_threshold=0.2, cat_threshold=0.2)
+    sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in frames]
+    page = Report([preset], include_tests=False).run(*sides).get_html_str(as_iframe=False).encode()
+    ours = evidently_report.drift_report(frames[1], frames[0], 0.2)
+    assert b"DATA DRIFT" in ours.upper()
+    assert ours == evidently_report.same_identifiers(page)
+
+
+@pytest.mark.requirement("G-4")
 def test_the_scores_of_both_models_are_compared() -> None:
     frame = make_frame()
     scores = make_scores(frame)

@@ -47,6 +47,7 @@ def separability(
     import numpy as np
     import pandas as pd
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     rows = pd.concat([reference, current], ignore_index=True)
     values = np.column_stack([_coded(rows[name]) for name in rows.columns])
@@ -60,8 +61,11 @@ def separability(
         max_iter=_ITERATIONS, max_leaf_nodes=15, early_stopping=False, random_state=seed,
         class_weight="balanced",
     )  # fmt: skip
-    model.fit(values[train], origin[train])
-    scores = model.decision_function(values[~train])
+    with threadpool_limits(
+        1
+    ):  # so few rows are done before other threads are awake, which then wait in a loop
+        model.fit(values[train], origin[train])
+        scores = model.decision_function(values[~train])
     measured = origin[~train]
     return delong(scores[measured == 0], scores[measured == 1], confidence)
 

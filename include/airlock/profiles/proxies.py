@@ -193,12 +193,14 @@ def joint_auc(matrix: npt.NDArray[np.float64], member: Booleans, confidence: flo
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     if min(int(member.sum()), int((~member).sum())) < _FOLDS:
         return None
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
     model = LogisticRegression(max_iter=1000)
-    scores = cross_val_predict(model, matrix, member, cv=folds, method="decision_function")
+    with threadpool_limits(1):  # on matrices this narrow other threads mostly wait, and they wait in a loop
+        scores = cross_val_predict(model, matrix, member, cv=folds, method="decision_function")
     _, place = np.unique(scores, return_inverse=True)
     counts = [np.bincount(place[rows], minlength=int(place.max()) + 1) for rows in (member, ~member)]
     found = auc_of_counts(counts[0], counts[1], confidence, either_way=False)
