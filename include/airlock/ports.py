@@ -176,6 +176,27 @@ class Registry(Protocol):
     def download(self, name: str, version: str, target: Path) -> None:
         """Copy the files of a version into ``target``, without loading them."""
 
+    def add_version(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        key: str,
+        beside: str = "",
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register a folder as a version and return its number; one ``key`` gives one. Safe to repeat.
+
+        Args:
+            name: registered model, which is made where there is none.
+            folder: files of the model.
+            key: what tells this registration from every other; kept as a tag of the version.
+            beside: run of another version, in whose experiment the new run is put.
+            params: parameters to log with the run.
+            tags: tags of the version, without Airlock's prefix.
+        """
+
     def set_champion(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Tag the version, then move the champion alias to it. Safe to repeat."""
 

@@ -386,3 +386,63 @@ def test_the_environment_of_the_user_is_not_overruled(monkeypatch: pytest.Monkey
     quiet_mlflow()
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+@pytest.mark.requirement("M-3")
+def test_one_key_gives_one_version_beside_the_run_it_was_made_from(mlflow: Mlflow, tmp_path: Path) -> None:
+    """What a retraining registers: files, parameters and tags, once however often it is asked."""
+    first = mlflow.register()
+    registry = MlflowRegistry(mlflow.uri)
+    run = registry.version(MODEL, first).run_id
+    folder = tmp_path / "trained"
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_bytes(b"flavors: {}")
+    (folder / "data" / "model.skops").write_bytes(b"new weights")
+    asked: dict[str, Any] = {
+        "beside": run,
+        "params": {"model": "boosted", "share": "0.9"},
+        "tags": {"retraining": "retrain-1", "training_source": "x" * 9000},
+    }
+    (version,) = {registry.add_version(MODEL, folder, key="retrain-1", **asked) for _ in range(3)}
+    assert int(version) == int(first) + 1
+    made = registry.version(MODEL, version)
+    assert made.tags["airlock.retraining"] == "retrain-1"
+    assert registry.run(made.run_id).params == {"model": "boosted", "share": "0.9"}
+    experiment = mlflow.client.get_run(run).info.experiment_id
+    assert mlflow.client.get_run(made.run_id).info.experiment_id == experiment
+    registry.download(MODEL, version, tmp_path / "again")
+    assert (tmp_path / "again" / "data" / "model.skops").read_bytes() == b"new weights"
+    other = registry.add_version(MODEL, folder, key="retrain-2", beside=run)
+    assert int(other) == int(version) + 1
+
+
+@pytest.mark.requirement("M-3")
+def test_two_tries_that_overlap_leave_the_lower_version(
+    mlflow: Mlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looked before the first had registered: it takes its own surplus away."""
+    run = MlflowRegistry(mlflow.uri).version(MODEL, mlflow.register()).run_id
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "MLmodel").write_bytes(b"flavors: {}")
+    first, second = MlflowRegistry(mlflow.uri), MlflowRegistry(mlflow.uri)
+    version = first.add_version(MODEL, tmp_path / "trained", key="k", beside=run)
+    looked: list[int] = []
+    real = second._keyed
+
+    def blind_at_first(name: str, key: str) -> list[str]:
+        looked.append(1)
+        return [] if len(looked) == 1 else real(name, key)
+
+    monkeypatch.setattr(second, "_keyed", blind_at_first)
+    assert second.add_version(MODEL, tmp_path / "trained", key="k", beside=run) == version
+    assert real(MODEL, "k") == [version]
+    with pytest.raises(NotFoundError):
+        first.version(MODEL, str(int(version) + 1))
+
+
+@pytest.mark.requirement("M-3")
+def test_a_first_version_makes_the_model(mlflow: Mlflow, tmp_path: Path) -> None:
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "MLmodel").write_bytes(b"flavors: {}")
+    mlflow.client.create_experiment("new-model", artifact_location=(tmp_path / "artifacts").as_uri())
+    assert MlflowRegistry(mlflow.uri).add_version("new-model", tmp_path / "trained", key="k") == "1"

@@ -390,6 +390,31 @@ class FakeRegistry:
         tags = {"airlock.state": "quarantined", "airlock.quarantine_reason": reason}
         self._find(name, version).tags.update(tags)
 
+    def add_version(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        key: str,
+        beside: str = "",
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        self._called()
+        versions = self.models.setdefault(name, {})
+        for version, stored in versions.items():
+            if stored.tags.get("airlock.key") == key:
+                return version
+        number = str(max(map(int, versions), default=0) + 1)
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        self.register(
+            number, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}, name=name
+        )
+        versions[number].tags.update(
+            {f"airlock.{tag}": value for tag, value in {**(tags or {}), "key": key}.items()}
+        )
+        return number
+
     def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         self._called()
         self._find(name, version).tags.update({f"airlock.{key}": value for key, value in tags.items()})

@@ -142,13 +142,20 @@ class AirflowClient:
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
-        """Start a run. The run's id is chosen here, so that asking again cannot start a second one."""
+    def trigger(self, dag_id: str, conf: dict[str, Any], *, run_id: str = "") -> dict[str, Any]:
+        """Start a run. The run's id is chosen here, so that asking again cannot start a second one.
+
+        With a ``run_id`` of the caller, a run that has it already is the answer, whoever started it.
+        """
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
-        run_id = f"manual__{moment}_{secrets.token_hex(4)}"
-        body = {"dag_run_id": run_id, "conf": conf, "logical_date": None}
-        self._insist("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)
-        return self.run(dag_id, run_id)
+        chosen = run_id or f"manual__{moment}_{secrets.token_hex(4)}"
+        body = {"dag_run_id": chosen, "conf": conf, "logical_date": None}
+        try:
+            self._insist("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)
+        except ConflictError:
+            if not run_id:
+                raise
+        return self.run(dag_id, chosen)
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         """A DAG as Airflow knows it."""

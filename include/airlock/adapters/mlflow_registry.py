@@ -141,6 +141,61 @@ class MlflowRegistry:
             fix="log the model again; its files are missing in the artifact store",
         ) from None
 
+    def add_version(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        key: str,
+        beside: str = "",
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Log the folder as a run and register it; the version that has ``key`` already is the answer."""
+        with self._translated(name):
+            if earlier := self._keyed(name, key):
+                return earlier[0]
+            run = self._client.create_run(self._experiment(name, beside), tags={TAG + "key": key})
+            for parameter, value in (params or {}).items():
+                self._client.log_param(run.info.run_id, parameter[:250], value[:6000])
+            self._client.log_artifacts(run.info.run_id, str(folder), "model")
+            self._create_model(name)
+            made = self._client.create_model_version(
+                name,
+                source=f"{run.info.artifact_uri}/model",
+                run_id=run.info.run_id,
+                tags={TAG + "key": key, **{TAG + tag: value[:5000] for tag, value in (tags or {}).items()}},
+            )
+            self._client.set_terminated(run.info.run_id)
+            # Two tries of one task that overlap: the lower number stays, and each takes its own surplus away.
+            first = self._keyed(name, key)[0]
+            if str(made.version) != first:
+                self._client.delete_model_version(name, str(made.version))
+            return first
+
+    def _keyed(self, name: str, key: str) -> list[str]:
+        """Numbers of the versions with this key, the lowest first."""
+        found = self._client.search_model_versions(
+            f"name = '{name.replace(chr(39), '')}'", max_results=10_000
+        )
+        return sorted((str(one.version) for one in found if one.tags.get(TAG + "key") == key), key=int)
+
+    def _experiment(self, name: str, beside: str) -> str:
+        """The experiment of a run, else the one that is called like the model."""
+        if beside:
+            return str(self._client.get_run(beside).info.experiment_id)
+        found = self._client.get_experiment_by_name(name)
+        return str(found.experiment_id if found else self._client.create_experiment(name))
+
+    def _create_model(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
     def set_champion(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Tag the version, then move the champion alias to it. Safe to repeat."""
         with self._translated(f"{name} version {version}"):

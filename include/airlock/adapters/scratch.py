@@ -150,6 +150,14 @@ class ReadOnlyRegistry:
         """The files of a version."""
         self._registry.download(name, version, target)
 
+    def add_version(self, name: str, folder: Path, **_: object) -> str:
+        """Refused.
+
+        Raises:
+            RefusedError: always.
+        """
+        raise RefusedError(f"a rehearsal does not register {folder.name} as a version of {name}")
+
     def set_champion(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """Refused.
 

@@ -32,6 +32,7 @@ class _Commands(LazyGroup):
         "audit": "airlock.cli.audit:app",
         "evidence": "airlock.cli.evidence:app",
         "expectations": "airlock.cli.expectations:app",
+        "retrain": "airlock.cli.retrain:retrain",
         "waiver": "airlock.cli.waiver:app",
         "delegate": "airlock.cli.delegate:app",
         "condition": "airlock.cli.condition:app",

@@ -69,6 +69,13 @@ class Kind(StrEnum):
     GUARD_UNDO_STARTED = "guard.undo_started"
     GUARD_UNDO_FINISHED = "guard.undo_finished"
     DECISIONS_COMPARED = "decisions.compared"
+    RETRAIN_REQUESTED = "retrain.requested"
+    RETRAIN_FROZEN = "retrain.frozen"
+    RETRAIN_CHECKED = "retrain.checked"
+    RETRAIN_TRAINED = "retrain.trained"
+    RETRAIN_COMPARED = "retrain.compared"
+    RETRAIN_CLOSED = "retrain.closed"
+    RETRAIN_SUBMITTED = "retrain.submitted"
     INCIDENT_OPENED = "incident.opened"
     INCIDENT_ACKNOWLEDGED = "incident.acknowledged"
     INCIDENT_ESCALATED = "incident.escalated"
@@ -155,6 +162,7 @@ _PERSONAL = {
     Kind.POLICY_REJECTED: ("comment",),
     Kind.ROLLBACK_STARTED: ("reason",),
     Kind.ROLLBACK_REFUSED: ("reason",),
+    Kind.RETRAIN_REQUESTED: ("reason",),
     Kind.INCIDENT_ACKNOWLEDGED: ("comment",),
     Kind.INCIDENT_RESOLVED: ("happened", "why", "changes"),
 }

@@ -50,7 +50,7 @@ def diff_files(manifest: Manifest) -> dict[str, Any]:
     # Undeclared training data counts as a new source: what nobody can name, nobody reviewed.
     undeclared = candidate.metadata.get("training_sha256") != manifest.training.sha256
     before = manifest.champion_training
-    moved = before is not None and before.path != manifest.training.path
+    moved = before is not None and before.origin != manifest.training.origin
     change: dict[str, Any] = {"data_source": undeclared or moved}
     if champion is None:
         return change

@@ -54,11 +54,21 @@ class ArtifactRef(Value):
 
 
 class DataRef(Value):
-    """A data file, identified by its content."""
+    """A data file, identified by its content.
+
+    ``source`` says where its rows come from when the path does not, such as a window of a production log
+    that was copied into the evidence store.
+    """
 
     path: str
     sha256: Digest
     size: int
+    source: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+
+    @property
+    def origin(self) -> str:
+        """What is compared when one asks whether two data sets come from the same place."""
+        return self.source or self.path
 
 
 class Manifest(Value):

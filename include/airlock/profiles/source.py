@@ -429,6 +429,11 @@ def connect(folder: Path, *, memory_mb: int = 256, threads: int = 0) -> duckdb.D
     )
 
 
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
 @contextmanager
 def open_source(path: Path) -> Iterator[ParquetSource]:
     """A Parquet file or folder as it is, a CSV file through DuckDB as a temporary Parquet file.
@@ -445,6 +450,9 @@ def open_source(path: Path) -> Iterator[ParquetSource]:
         return
     if not path.is_file():
         raise NotFoundError("the data file does not exist", where=str(path), fix="check the path")
+    if not path.suffix and _begins_as_parquet(path):  # content in an evidence store has no file name
+        yield ParquetSource(path)
+        return
     if path.suffix.lower() not in (".csv", ".tsv", ".gz"):
         raise InvalidInputError("this is neither Parquet nor CSV", where=str(path), fix=_BAD_FILE)
     with tempfile.TemporaryDirectory(prefix="airlock-csv-") as folder:

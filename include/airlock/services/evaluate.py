@@ -30,6 +30,7 @@ from airlock.core.errors import (
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
 from airlock.core.policy import Policy
+from airlock.core.workload import ModelSpec
 from airlock.gates import gate_text, load_gate
 from airlock.gates.base import GateContext, Scores, no_advisories
 from airlock.ports import Clock, SandboxRequest
@@ -278,8 +279,8 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
             candidate=lambda: manifest.candidate,
             current_path=cache(lambda: verified_path(manifest.evaluation)),
             reference_path=cache(lambda: verified_path(manifest.training)),
-            evaluation=cache(lambda: labelled(case, read_frame(manifest.evaluation))),
-            training=cache(lambda: labelled(case, read_frame(manifest.training))),
+            evaluation=cache(lambda: labelled(case.workload.model, read_frame(manifest.evaluation))),
+            training=cache(lambda: labelled(case.workload.model, read_frame(manifest.training))),
             task=task_of(case.workload),
             positive=_positive(case),
             scores=cache(lambda: _read_scores(deployment, case)),
@@ -299,9 +300,8 @@ def _positive(case: Case) -> Label | None:
     return 1 if model.positive is None and model.task == "classification" else model.positive
 
 
-def labelled(case: Case, frame: pd.DataFrame) -> pd.DataFrame:
+def labelled(model: ModelSpec, frame: pd.DataFrame) -> pd.DataFrame:
     """Data as gates read it: of two outcomes, 1 is the favourable one whatever the data calls it."""
-    model = case.workload.model
     if model.task != "classification" or model.positive is None or model.target not in frame:
         return frame
     return frame.assign(**{model.target: coded(frame[model.target], label_text(model.positive))})

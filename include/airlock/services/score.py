@@ -161,7 +161,7 @@ def _flips(case: Case, frame: pd.DataFrame, scores: pd.DataFrame) -> dict[str, A
     """Which decisions change; kept beside the scores, so that a page need not read a million rows."""
     model = case.workload.model
     return flips(
-        labelled(case, frame),
+        labelled(case.workload.model, frame),
         scores,
         task=model.task,
         features=model.features,

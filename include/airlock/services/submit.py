@@ -19,6 +19,7 @@ from airlock.core.lineage import Link
 from airlock.core.manifest import AnswerValue, ArtifactRef, DataRef, Manifest
 from airlock.core.policy import Policy
 from airlock.core.release import Release
+from airlock.core.retraining import Plan
 from airlock.core.workload import Workload
 from airlock.ports import ModelVersion, RunFacts
 from airlock.services import model_files
@@ -29,6 +30,7 @@ from airlock.services.lineage import KEY, collect_links, keep_links
 from airlock.services.policy_check import refuse_problems
 from airlock.services.publish import require_published
 from airlock.services.releases import find_release
+from airlock.services.retrain import requester_of_release
 from airlock.services.training import (
     CODE,
     CODE_DIGEST,
@@ -73,6 +75,8 @@ def submit(
         InvalidInputError: the context is too long, or an answer does not fit its question.
     """
     workload = deployment.config.workload(workload_name)
+    if submitter == deployment.settings.service_user:
+        submitter = requester_of_release(deployment, run_id) or submitter
     if not submitter:
         raise RefusedError(
             "nobody is known as the submitter of this run",
@@ -153,7 +157,7 @@ def freeze(deployment: Deployment, release_id: str) -> str:
     candidate = deployment.registry.version(model, release.version)
     put = deployment.evidence.put
     artifact = snapshot(deployment, model, candidate.version)
-    training = data_ref(deployment.settings.data_root / workload.data.training)
+    training = training_of(deployment, workload, artifact)
     manifest = Manifest(
         release_id=release_id,
         workload=workload.name,
@@ -168,7 +172,7 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         policy_version=policy.version,
         policy_digest=put(policy.to_bytes()),
         code=_code(deployment, workload, candidate.run_id, artifact, training),
-        environment=_environment(),
+        environment=environment_of(),
         champion_training=None if champion is None else champion_training(deployment, workload, champion),
         answers=answers_of(deployment, release),
         asked=required_questions(deployment.engine, workload, policy, as_of=release.submitted_on),
@@ -190,6 +194,23 @@ def freeze(deployment: Deployment, release_id: str) -> str:
         },
     )
     return digest
+
+
+def training_of(deployment: Deployment, workload: Workload, artifact: ArtifactRef) -> DataRef:
+    """What the version was trained on: the rows a retraining of Airlock's froze, else the declared file.
+
+    Raises:
+        NotFoundError: the file is not there.
+    """
+    declared = artifact.metadata.get("training_sha256")
+    for entry in deployment.audit.events(workload=workload.name, kinds=[Kind.RETRAIN_FROZEN]):
+        event = entry.event
+        if event.deployment == deployment.settings.deployment and event.data["data"] == declared:
+            training = Plan.from_bytes(deployment.evidence.get(str(event.data["plan"]))).training
+            if training.source:  # it lies in the evidence store, wherever that is now
+                path = deployment.evidence.path(training.sha256)
+                return training.model_copy(update={"path": str(path)})
+    return data_ref(deployment.settings.data_root / workload.data.training)
 
 
 def answers_of(deployment: Deployment, release: Release) -> dict[str, AnswerValue]:
@@ -333,6 +354,7 @@ def snapshot(deployment: Deployment, model: str, version: str) -> ArtifactRef:
         )
 
 
-def _environment() -> dict[str, str]:
+def environment_of() -> dict[str, str]:
+    """Versions of what judges and trains here."""
     versions = {name: importlib.metadata.version(name) for name in _ENVIRONMENT}
     return {"airlock": __version__, "python": platform.python_version(), **versions}

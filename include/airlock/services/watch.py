@@ -32,12 +32,16 @@ def start_release(
     batch: str,
     context: str,
     answers: Mapping[str, AnswerValue] | None = None,
+    run_id: str = "",
 ) -> tuple[str, str]:
-    """Trigger the release DAG; returns release id and run id."""
+    """Trigger the release DAG; returns release id and run id.
+
+    Asking again with the same ``run_id`` starts nothing: there is one run of that id.
+    """
     dag_id = f"release__{workload}"
     conf: dict[str, Any] = {"version": version, "batch": batch, "context": context}
     conf |= {f"{ANSWER_PREFIX}{name}": value for name, value in (answers or {}).items()}
-    run_id = str(client.trigger(dag_id, conf)["dag_run_id"])
+    run_id = str(client.trigger(dag_id, conf, run_id=run_id)["dag_run_id"])
     return release_id_for(deployment.settings.deployment, workload, version, dag_id, run_id), run_id
 
 
