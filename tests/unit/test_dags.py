@@ -205,7 +205,8 @@ EDGES = {
     "decide": {"seat", "approval"},
     "seat": set(),
     "approval": {"promote"},
-    "promote": {"announce"},
+    "promote": {"announce", "changes"},
+    "changes": set(),
     "announce": {"seal"},
     "seal": set(),
 }

@@ -18,6 +18,7 @@ from airlock.airflow.assets import champion_asset
 from airlock.airflow.base import AirlockOperator
 from airlock.airflow.operators import (
     AnnounceOperator,
+    ChangesOperator,
     DecideOperator,
     GateOperator,
     ManifestOperator,
@@ -163,6 +164,9 @@ def _tasks(policy: Policy, workload: Workload) -> None:
         doc_md="Moves the champion alias, if everything holds.",
         outlets=[champion_asset(workload.name)],
     )
+    changes = ChangesOperator(
+        task_id="changes", doc_md="Says which decisions change, to the teams downstream."
+    )
     # How it ended is said and recorded whatever happened before.
     always = TriggerRule.ALL_DONE
     announce = AnnounceOperator(
@@ -172,7 +176,8 @@ def _tasks(policy: Policy, workload: Workload) -> None:
         task_id="seal", doc_md="Records the final state with all digests.", trigger_rule=always
     )
     submit >> manifest >> checks >> score >> gates >> decide >> [seats(decide.output), approval]
-    approval >> promote >> announce >> seal
+    approval >> promote >> [announce, changes]
+    announce >> seal
     if workload.training.command and REPRODUCED in policy.gates:
         again = ReproduceOperator(
             task_id="retrain", doc_md="Trains the candidate again in the sandbox, beside the other checks."

@@ -54,6 +54,23 @@ class RollbackOperator(BaseOperator):
         return version
 
 
+class RollbackChangesOperator(BaseOperator):
+    """Says which decisions the rollback of this run changes, to the teams downstream."""
+
+    def execute(self, context: Context) -> str:
+        """Return the digest of the report; the rollback is read from the log, never from XCom."""
+        from airlock.services.decision_changes import after_last_rollback
+        from airlock.services.deployment import open_deployment
+
+        try:
+            event = after_last_rollback(open_deployment(), str(context["params"]["workload"]))
+        except AirlockError as error:
+            raise_for_airflow(error)
+            raise
+        self.log.info("%s", event.data["sentence"])
+        return str(event.data["report"])
+
+
 class GuardOperator(BaseOperator):
     """Compares every champion with the log; returns how many were not what it says."""
 
@@ -126,10 +143,13 @@ def rollback_dag() -> DAG:
     }
     description = "Takes the champion of a workload out of production"
     with _dag(ROLLBACK_DAG, "Airlock: roll back", description, _ROLLBACK_TEXT, params=params) as dag:
-        RollbackOperator(
+        moved = RollbackOperator(
             task_id="rollback",
             doc_md="Checks, moves the alias, verifies, records. Each step is a line of this task's log.",
             outlets=[CHAMPIONS],
+        )
+        moved >> RollbackChangesOperator(
+            task_id="changes", doc_md="Says which decisions change, to the teams downstream."
         )
     return dag
 

@@ -165,6 +165,18 @@ class PromoteOperator(AirlockOperator):
         return event.version
 
 
+class ChangesOperator(AirlockOperator):
+    """Says which decisions the promotion changes, to the teams downstream; nothing waits for it."""
+
+    def run(self, recorder: Recorder, context: Context) -> str:
+        """Return the digest of the report."""
+        from airlock.services.decision_changes import after_promotion
+
+        event = after_promotion(recorder.deployment, recorder.release_id)
+        self.log.info("%s", event.data["sentence"])
+        return str(event.data["report"])
+
+
 class AnnounceOperator(AirlockOperator):
     """Says how the release ended, whatever happened before."""
 

@@ -40,6 +40,7 @@ class _Commands(LazyGroup):
         "interview": "airlock.cli.interview:interview",
         "policy": "airlock.cli.policy:app",
         "rollback": "airlock.cli.operation:rollback",
+        "changes": "airlock.cli.operation:changes",
         "guard": "airlock.cli.operation:guard_app",
         "incident": "airlock.cli.incident:app",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,8 @@ from rich.table import Table
 
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.cli.release import UserOption, client_for
-from airlock.core.errors import ConfigurationError, UnavailableError
+from airlock.core.audit import Event
+from airlock.core.errors import AirlockError, ConfigurationError, NotFoundError, UnavailableError
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.rollback import dry_run
 from airlock.services.rollback import rollback as roll_back
@@ -77,9 +79,21 @@ def rollback(
         console.print(
             f"Every request is answered with {safe(data['constant'])} until a release says otherwise."
         )
-    console.print(
-        f"Incident [bold]{safe(data['incident'])}[/]: airlock incident show {safe(data['incident'])}"
-    )
+    incident_id = safe(data["incident"])
+    console.print(f"Incident [bold]{incident_id}[/]: airlock incident show {incident_id}")
+    _say_changes(deployment, event)
+
+
+def _say_changes(deployment: Deployment, event: Event) -> None:
+    """Which decisions change; the rollback is done, so that it cannot be told is no failure of it."""
+    from airlock.services.decision_changes import after_rollback
+
+    try:
+        compared = after_rollback(deployment, event)
+    except AirlockError as error:
+        console.print(f"[yellow]Which decisions change could not be told:[/] {safe(str(error))}")
+        return
+    console.print(safe(compared.data["sentence"]), soft_wrap=True)
 
 
 def _planned(deployment: Deployment, workload: str, to: str) -> Plan:
@@ -121,6 +135,64 @@ def _show_plan(plan: Plan, output: Format) -> None:
         console.print(f"\nA rollback now: [bold]{safe(plan.sentence)}[/].", soft_wrap=True)
     if plan.how == "quarantine":
         raise SystemExit(AMISS)
+
+
+def changes(
+    workload: Annotated[str, typer.Argument(help="Name of a workload in config/workloads/.")],
+    *,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page into this file.")] = None,
+    output: FormatOption = Format.PRETTY,
+) -> None:
+    """Which decisions the newest promotion or rollback changed, and why."""
+    from airlock.services.decision_changes import compared_events, report_of
+
+    deployment = open_deployment()
+    event = next(compared_events(deployment, workload), None)
+    if event is None:
+        raise NotFoundError(
+            f"nothing was compared for {workload}",
+            fix="it is after each promotion and rollback; see its task",
+        )
+    report = report_of(deployment, event)
+    if html is not None:
+        html.write_bytes(deployment.evidence.get(str(event.data["page"])))
+    if output is Format.JSON:
+        emit(report)
+        return
+    console.print(f"[bold]{safe(event.data['sentence'])}[/]", soft_wrap=True)
+    for data in report["data"]:
+        _print_changes(data)
+
+
+def _print_changes(data: dict[str, Any]) -> None:
+    from airlock.reporting.decision_changes import share, way
+
+    flips, task = data["flips"], data["flips"]["task"]
+    console.print(f"\n[bold]{safe(data['name'])}[/]")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("group or kind", "cases", "changed", "share"):
+        table.add_column(column, overflow="fold", justify="left" if column == "group or kind" else "right")
+    for group in flips["groups"]:
+        name = f"{group['attribute']}: {group['group']}"
+        table.add_row(
+            safe(name), f"{group['rows']:,}", f"{group['changed']:,}", share(group["changed"], group["rows"])
+        )
+    for kind in flips["kinds"]:
+        name = f"{kind['feature']} {kind['cases']}"
+        table.add_row(
+            safe(name), f"{kind['rows']:,}", f"{kind['changed']:,}", share(kind["changed"], kind["rows"])
+        )
+    console.print(table)
+    for reason in data["reasons"]:
+        moved = ", ".join(f"{one['feature']} {one['shift']:+.3g}" for one in reason["features"])
+        console.print(f"{way(task, reason['way'])}: {safe(moved)}", soft_wrap=True)
+    for example in data["examples"]:
+        where = ", ".join(f"{name} {words}" for name, words in example["where"].items())
+        console.print(
+            f"[dim]e.g.[/] {safe(where)}: {example['changed']} of {example['cases']} such cases are "
+            f"{way(task, example['way'])}",
+            soft_wrap=True,
+        )
 
 
 @guard_app.command()

@@ -25,6 +25,8 @@ class Topic(StrEnum):
     QUESTION = "question"
     CONDITION = "condition"
     OUTCOME = "outcome"
+    INCIDENT = "incident"
+    DECISIONS = "decisions"
 
 
 Tone = Literal["good", "warn", "bad", "plain"]

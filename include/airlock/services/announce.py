@@ -21,9 +21,8 @@ def outcome_sentence(
     state = state_of(deployment, release)
     state = state.at_end if ended else state
     decision = read_decision(deployment, release)
-    if state is State.REFUSED:
-        refused = release.all(Kind.PROMOTION_REFUSED)[-1]
-        return state, "; ".join(refused.data["problems"])
+    if state in (State.REFUSED, State.ROLLED_BACK):
+        return state, _undone(release, state)
     if decision is None:
         return state, "the release could not be judged; see the failed task in Airflow"
     if state is State.FAILED:
@@ -46,6 +45,18 @@ def _unapproved(deployment: Deployment, release: Release, decision: Decision, *,
         return f"rejected by {quorum.rejected_by} ({role}){said}"
     missing = ", ".join(decision.seats[seat].role for seat in quorum.open_seats)
     return f"closed without an answer of {missing}; {decision.sentence}"
+
+
+def _undone(release: Release, state: State) -> str:
+    """Why it did not go into production, or what took over; a reason stands where it can be erased."""
+    if state is State.REFUSED:
+        return "; ".join(release.all(Kind.PROMOTION_REFUSED)[-1].data["problems"])
+    event = release.all(Kind.ROLLBACK_FINISHED)[-1]
+    data = event.data
+    into = f"version {data['to']} took over" if data["to"] else "nothing is in production"
+    if data["how"] == "constant":
+        into = f"every request is answered with {data['constant']}"
+    return f"taken out of production by {event.actor}: {into}; see {data['incident']}"
 
 
 def _approvers(release: Release) -> str:

@@ -20,6 +20,7 @@ from airlock.core.release import State
 from airlock.ports import Notifier
 from airlock.services.deployment import Deployment
 from airlock.services.notices import due_notices, wakes_us
+from airlock.services.operation_notices import is_operation, open_subjects, operation_due, subjects_of
 from airlock.services.releases import find_release, list_releases, state_of
 
 log = structlog.get_logger(__name__)
@@ -74,21 +75,29 @@ class Courier:
                 for release in list_releases(self._deployment, limit=FIRST_START)
                 if state_of(self._deployment, release) is State.WAITING
             ]
-            self._outbox.advance(size, waiting)
+            self._outbox.advance(size, [*waiting, *open_subjects(self._deployment)])
             return
         while position < size:
             bodies = [json.loads(body) for body in source.bodies(position, min(PART, size - position))]
             position += len(bodies)
             name = self._deployment.settings.deployment
-            touched = {body["release_id"] for body in bodies if body["deployment"] == name}
-            self._outbox.advance(position, sorted(touched - {""}))
+            touched = {
+                subject for body in bodies if body["deployment"] == name for subject in subjects_of(body)
+            }
+            self._outbox.advance(position, sorted(touched))
+
+    def _due(self, subject: str) -> tuple[list[Notice], list[int], bool]:
+        """Notices about a subject, the moments they change by themselves, and whether it is over."""
+        if is_operation(subject):
+            return operation_due(self._deployment, subject)
+        release = find_release(self._deployment, subject)
+        ended = release.first(Kind.RELEASE_SEALED) is not None
+        return due_notices(self._deployment, release), wakes_us(self._deployment, release), ended
 
     def _tell(self, release_id: str) -> int:
         """Bring every channel up to date about a release."""
         try:
-            release = find_release(self._deployment, release_id)
-            notices = due_notices(self._deployment, release)
-            wakes = wakes_us(self._deployment, release)
+            notices, wakes, ended = self._due(release_id)
         except UnavailableError:
             raise
         except AirlockError as error:
