@@ -114,14 +114,9 @@ def test_a_deadline_that_passes_is_told_without_anything_being_recorded(
 
 
 def test_a_role_of_the_policy_is_asked(world: World) -> None:
-    notices, wakes, over = operation_due(world.deployment, INCIDENT + opened(world))
+    notices, wakes = operation_due(world.deployment, INCIDENT + opened(world))
     (notice,) = notices
-    assert (notice.role, notice.people, notice.waits, over) == (
-        "ml-platform-engineer",
-        ["petra"],
-        True,
-        False,
-    )
+    assert (notice.role, notice.people, notice.waits) == ("ml-platform-engineer", ["petra"], True)
     assert wakes == [world.clock.us + 24 * 3_600_000_000 + 1]
     assert notice.review == f"/airlock/incidents/{notice.notice_id.split('/', maxsplit=1)[0]}"
 
@@ -165,7 +160,7 @@ def test_each_team_downstream_is_told_which_decisions_change(world: World, slack
     claims = courier(world, slack, topics=["decisions"], roles=["claims"])
     assert step(world, claims) == 1
     assert "version 2 decides 90 of 400 cases differently" in texts(slack)[0]
-    notices, _, over = operation_due(world.deployment, CHANGES + compared.key)
+    notices, wakes = operation_due(world.deployment, CHANGES + compared.key)
     assert [notice.role for notice in notices] == ["claims", "collections"]
-    assert over
+    assert wakes == []
     assert step(world, claims) == 0

@@ -86,18 +86,17 @@ class Courier:
             }
             self._outbox.advance(position, sorted(touched))
 
-    def _due(self, subject: str) -> tuple[list[Notice], list[int], bool]:
-        """Notices about a subject, the moments they change by themselves, and whether it is over."""
+    def _due(self, subject: str) -> tuple[list[Notice], list[int]]:
+        """Notices about a subject, and the moments they change by themselves."""
         if is_operation(subject):
             return operation_due(self._deployment, subject)
         release = find_release(self._deployment, subject)
-        ended = release.first(Kind.RELEASE_SEALED) is not None
-        return due_notices(self._deployment, release), wakes_us(self._deployment, release), ended
+        return due_notices(self._deployment, release), wakes_us(self._deployment, release)
 
     def _tell(self, release_id: str) -> int:
         """Bring every channel up to date about a release."""
         try:
-            notices, wakes, ended = self._due(release_id)
+            notices, wakes = self._due(release_id)
         except UnavailableError:
             raise
         except AirlockError as error:

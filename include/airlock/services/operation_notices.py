@@ -17,8 +17,8 @@ from airlock.services.incidents import find_incident, list_incidents
 INCIDENT, CHANGES = "incident/", "changes/"
 """How the courier tells subjects apart; ids of releases hold no slash."""
 
-Due = tuple[list[Notice], list[int], bool]
-"""Notices, the moments at which they change by themselves, and whether it is over."""
+Due = tuple[list[Notice], list[int]]
+"""Notices, and the moments at which they change by themselves; none once it is over."""
 
 
 def subjects_of(body: dict[str, Any]) -> Iterator[str]:
@@ -53,7 +53,7 @@ def operation_due(deployment: Deployment, subject: str) -> Due:
     found = deployment.audit.events(key=subject.removeprefix(CHANGES))
     if not found:
         raise NotFoundError(f"nothing was compared under {subject!r}")
-    return _changes(deployment, found[0].event), [], True
+    return _changes(deployment, found[0].event), []
 
 
 def _incident_due(deployment: Deployment, incident: Incident) -> Due:
@@ -62,7 +62,7 @@ def _incident_due(deployment: Deployment, incident: Incident) -> Due:
     if incident.overdue(now) or incident.escalated is not None:
         notices.append(_escalation(deployment, incident))
     wakes = [incident.deadline_us + 1] if incident.is_open and not incident.overdue(now) else []
-    return notices, wakes, not incident.is_open
+    return notices, wakes
 
 
 def _common(incident: Incident) -> dict[str, str]:
