@@ -13,10 +13,13 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,22 +43,90 @@ METRICS = 40
 """Metrics of each gate: what the shipped gates keep for a model of about ten features."""
 
 
-def build(root: Path, policy: Policy, count: int) -> list[Past]:
-    """Store releases as the services do, with different changes of performance."""
-    workload = ConfigFolder(ROOT / "config").workload("rate-type-forecast")
-    engine = CelEngine()
-    put = _Fast(root).put
-    digest, policy_digest = put(workload.to_bytes()), put(policy.to_bytes())
-    file = FileRef(path="model.skops", sha256="a" * 64, size=1)
-    trained = {"training_sha256": "c" * 64}
-    artifact = ArtifactRef(version="2", sha256="b" * 64, files=[file] * 5, metadata=trained)
-    data = DataRef(path="/data/x.parquet", sha256="c" * 64, size=1)
-    past = []
-    for number in range(count):
-        manifest = Manifest(
-            release_id=f"rate-type-forecast-v{number}-00000000",
-            workload=workload.name,
-            workload_digest=digest,
+KINDS = 200
+"""Releases that differ in more than their names; the others repeat what was decided about these."""
+
+
+def build(root: Path, policy: Policy, count: int, processes: int = 1) -> list[Past]:
+    """Store releases as the services do, with different changes of performance.
+
+    What is decided about a release depends on its number modulo ``KINDS`` alone, so only that many are made;
+    the bytes of the others are theirs with other names and digests. A few are made as well and compared.
+    """
+    builder = _Builder(root, policy)
+    kinds = range(min(count, KINDS))
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        made = pool.map(builder.make, kinds, chunksize=5)
+        numbers = [range(start, count, processes) for start in range(processes)]
+        stored = pool.starmap(builder.store, [(made, some) for some in numbers])
+    past = sorted((one for some in stored for one in some), key=lambda one: one.decided_us)
+    for number in (0, count // 2, count - 1):
+        assert past[number].decision == sha256_hex(builder.make(number).decision), "the copies are the same"
+    return past
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The bytes of a release: its manifest, evidence and decision."""
+
+    manifest: bytes
+    evidence: list[bytes]
+    decision: bytes
+
+
+class _Builder:
+    """Makes releases; the workload and the policy are stored once."""
+
+    def __init__(self, root: Path, policy: Policy) -> None:
+        self.store_at = _Fast(root)
+        self.policy = policy
+        self.workload = ConfigFolder(ROOT / "config").workload("rate-type-forecast")
+        self.digests = self.store_at.put(self.workload.to_bytes()), self.store_at.put(policy.to_bytes())
+
+    def make(self, number: int) -> _Made:
+        """One release, decided."""
+        manifest = self._manifest(number)
+        released = manifest.digest
+        evidence = {
+            name: _record(name, manifest, released, self.policy, number % KINDS)
+            for name in [*self.policy.gates, SCORE]
+        }
+        decision = decide(
+            manifest=manifest,
+            workload=self.workload,
+            policy=self.policy,
+            evidence=evidence,
+            engine=CelEngine(),
+            as_of=_TODAY,
+        )
+        records = [record.to_bytes() for record in evidence.values()]
+        return _Made(manifest.to_bytes(), records, decision.to_bytes())
+
+    def store(self, made: Sequence[_Made], numbers: Sequence[int]) -> list[Past]:
+        """Releases of these numbers, each a copy of one that was made."""
+        past = []
+        for number in numbers:
+            kind = number % KINDS
+            one, put = made[kind], self.store_at.put
+            names = {_release_id(kind): _release_id(number), sha256_hex(one.manifest): ""}
+            manifest = one.manifest.replace(_release_id(kind).encode(), _release_id(number).encode())
+            names[sha256_hex(one.manifest)] = put(manifest)
+            for record in one.evidence:
+                names[sha256_hex(record)] = put(_renamed(record, names))
+            decision = put(_renamed(one.decision, names))
+            workload = self.workload.name
+            past.append(Past(_release_id(number), workload, str(number), number, decision))
+        return past
+
+    def _manifest(self, number: int) -> Manifest:
+        file = FileRef(path="model.skops", sha256="a" * 64, size=1)
+        trained = {"training_sha256": "c" * 64}
+        artifact = ArtifactRef(version="2", sha256="b" * 64, files=[file] * 5, metadata=trained)
+        data = DataRef(path="/data/x.parquet", sha256="c" * 64, size=1)
+        return Manifest(
+            release_id=_release_id(number),
+            workload=self.workload.name,
+            workload_digest=self.digests[0],
             submitter="dana",
             candidate=artifact,
             champion=artifact,
@@ -63,27 +134,24 @@ def build(root: Path, policy: Policy, count: int) -> list[Past]:
             evaluation=data,
             suite_digest="d" * 64,
             documentation_digest="e" * 64,
-            policy_version=policy.version,
-            policy_digest=policy_digest,
+            policy_version=self.policy.version,
+            policy_digest=self.digests[1],
             code={},
             environment={f"package-{index}": "1.0.0" for index in range(8)},
         )
-        released = put(manifest.to_bytes())
-        evidence = {
-            name: _record(name, manifest, released, policy, number) for name in [*policy.gates, SCORE]
-        }
-        decision = decide(
-            manifest=manifest,
-            workload=workload,
-            policy=policy,
-            evidence=evidence,
-            engine=engine,
-            as_of=_TODAY,
-        )
-        for record in evidence.values():
-            put(record.to_bytes())
-        past.append(Past(manifest.release_id, workload.name, str(number), number, put(decision.to_bytes())))
-    return past
+
+
+def _release_id(number: int) -> str:
+    return f"rate-type-forecast-v{number}-00000000"
+
+
+def _renamed(data: bytes, names: Mapping[str, str]) -> bytes:
+    """The same bytes with other names and digests: canonical JSON stays canonical."""
+    return re.sub(
+        rb"rate-type-forecast-v\d+-0{8}|[0-9a-f]{64}",
+        lambda found: names.get(found[0].decode(), found[0].decode()).encode(),
+        data,
+    )
 
 
 def _record(gate: str, manifest: Manifest, released: str, policy: Policy, number: int) -> Evidence:
@@ -150,7 +218,7 @@ def main() -> None:
     data["limits"]["red_change"]["value"] *= 0.8
     other = Policy.model_validate(data)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-        past = build(Path(name), policy, options.releases)
+        past = build(Path(name), policy, options.releases, options.processes)
         times: dict[str, list[tuple[float, float]]] = {"floor": [], "replay": []}
         changed = size = 0
         for _ in range(options.rounds):

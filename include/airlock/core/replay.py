@@ -6,12 +6,13 @@ now; where they cannot, the answer is "needs a re-run" and never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from airlock.core.base import Value
-from airlock.core.decision import Decision
+from airlock.core.decision import Ruling
 from airlock.core.evidence import Evidence, Metric, Verdict
+from airlock.core.rules import Said, in_words
 
 
 class Difference(Value):
@@ -38,24 +39,24 @@ class Difference(Value):
         return [name for name in ("outcome", "track", "seats") if self.before[name] != self.after[name]]
 
 
-def summary_of(decision: Decision) -> dict[str, Any]:
+def summary_of(ruling: Ruling) -> dict[str, Any]:
     """What people compare: outcome, track, and the roles asked."""
     return {
-        "outcome": str(decision.outcome),
-        "track": None if decision.track is None else str(decision.track),
-        "seats": sorted(seat.role for seat in decision.seats),
+        "outcome": str(ruling.outcome),
+        "track": None if ruling.track is None else str(ruling.track),
+        "seats": sorted(seat.role for seat in ruling.seats),
     }
 
 
-def why_different(before: Mapping[str, Any], after: Decision) -> list[str]:
+def why_different(before: Mapping[str, Any], after: Iterable[Said]) -> list[str]:
     """Rules that fire under one policy and not under the other, or with another effect.
 
     Args:
         before: the stored decision as data.
-        after: the decision under the other policy.
+        after: what is said under the other policy.
     """
     was = {reason["rule"]: reason for reason in before["reasons"] if reason.get("fired", True)}
-    now = {reason.rule: reason for reason in after.reasons if reason.fired}
+    now = {said.rule: in_words(said) for said in after if said.fired}
     said = []
     for rule in [*now, *(rule for rule in was if rule not in now)]:
         old, new = was.get(rule), now.get(rule)

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache, lru_cache
-from typing import Any, TypeVar
-
-from pydantic_core import from_json
+from functools import lru_cache
+from typing import Any
 
 from airlock.core.audit import Event, Kind
-from airlock.core.base import Value, trusted
-from airlock.core.decision import Decision, decide, required_gates
+from airlock.core.decision import Ruling, required_gates, rule_on
 from airlock.core.errors import AirlockError, UnavailableError
-from airlock.core.evidence import Evidence, Finding, GateResult, Metric, Verdict
-from airlock.core.manifest import Manifest
+from airlock.core.evidence import Evidence
 from airlock.core.policy import Policy
 from airlock.core.replay import Difference, rejudge, summary_of, why_different
 from airlock.core.waiver import Waiver
 from airlock.core.workload import Workload
 from airlock.ports import EvidenceStore, PolicyEngine
 from airlock.services.deployment import Deployment
+from airlock.services.stored import Fields, stored_evidence, stored_manifest
 from airlock.services.waivers import list_waivers
 
 ALONE = 300
@@ -202,8 +199,8 @@ class Again:
             return f"what was stored cannot be read: {type(error).__name__}: {error}"
 
     def _one(self, past: Past) -> Difference:
-        before = from_json(self._evidence.get(past.decision))
-        manifest = _known_manifest(self._evidence, before["manifest_digest"])
+        before = Fields(self._evidence.get(past.decision))
+        manifest = stored_manifest(self._evidence, before["manifest_digest"])
         pinned = self.gates(before["policy_digest"])
         unsure: list[str] = []
         evidence: dict[str, Evidence] = {}
@@ -211,12 +208,11 @@ class Again:
             record = stored_evidence(self._evidence, digest)
             evidence[name], sure = self._judged(record, pinned)
             unsure += [] if sure else [name]
-        old_gates = set(before["evidence"])
-        new = {gate for gate in required_gates(self._policy) if gate not in old_gates}
+        new = {gate for gate in required_gates(self._policy) if gate not in evidence}
         # A gate that was asked and gave no answer is missing; one that nobody asked would have to run.
         missing = {gate for gate in new if not _was_asked(before, gate)}
         waivers = [one.waiver for one in self._waivers if one.held_at(past.decided_us)]
-        after = decide(
+        after = rule_on(
             manifest=manifest,
             workload=self.workload(manifest.workload_digest),
             policy=self._policy_without(frozenset(missing)),
@@ -247,7 +243,7 @@ class Again:
         return self._without[gates]
 
     def _difference(
-        self, past: Past, before: Mapping[str, Any], after: Decision, unsure: list[str]
+        self, past: Past, before: Mapping[str, Any], after: Ruling, unsure: list[str]
     ) -> Difference:
         then = {
             "outcome": before["outcome"],
@@ -255,19 +251,19 @@ class Again:
             "seats": sorted(seat["role"] for seat in before["seats"]),
         }
         now = summary_of(after)
-        return Difference.model_construct(
+        return Difference(
             release_id=past.release_id,
             workload=past.workload,
             version=past.version,
             decided_us=past.decided_us,
             before=then,
             after=now,
-            why=[] if then == now else why_different(before, after),
+            why=[] if then == now else why_different(before, after.said),
             unsure=unsure,
         )
 
     def _read_gates(self, digest: str) -> Mapping[str, Any]:
-        gates: Mapping[str, Any] = from_json(self._evidence.get(digest))["gates"]
+        gates: Mapping[str, Any] = Fields(self._evidence.get(digest))["gates"]
         return gates
 
     def _read_workload(self, digest: str) -> Workload:
@@ -282,73 +278,3 @@ def _was_asked(before: Mapping[str, Any], gate: str) -> bool:
 def _complete(config: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """A gate's section with the defaults it leaves out, which stand in the stored configuration."""
     return {**{name: value for name, value in stored.items() if name not in config}, **config}
-
-
-class _StoredEvidence(Evidence):
-    """Evidence whose digest is known, because its bytes were verified against it."""
-
-    known: str = ""
-
-    @property
-    def digest(self) -> str:
-        """The digest it was read by."""
-        return self.known
-
-
-class _StoredManifest(Manifest):
-    """A manifest whose digest is known."""
-
-    known: str = ""
-
-    @property
-    def digest(self) -> str:
-        """The digest it was read by."""
-        return self.known
-
-
-def _known_manifest(store: EvidenceStore, digest: str) -> Manifest:
-    return _StoredManifest.model_validate({**from_json(store.get(digest)), "known": digest})
-
-
-def stored_evidence(store: EvidenceStore, digest: str) -> Evidence:
-    """Evidence without checking each field again: its bytes have the digest that the decision names."""
-    data = from_json(store.get(digest))
-    result = data["result"]
-    result["verdict"] = Verdict(result["verdict"])
-    result["findings"] = [
-        _plain(Finding, {**finding, "verdict": Verdict(finding["verdict"])}) for finding in result["findings"]
-    ]
-    result["metrics"] = _Metrics(result["metrics"])
-    kept = _plain(GateResult, result)
-    return _StoredEvidence.model_construct(**{**data, "result": kept, "known": digest})
-
-
-class _Metrics(list[Metric]):
-    """Metrics that are made when somebody looks at them: most decisions look at few."""
-
-    def __init__(self, stored: list[dict[str, Any]]) -> None:
-        super().__init__()
-        self._stored = stored
-
-    def __iter__(self) -> Iterator[Metric]:
-        return (_plain(Metric, metric) for metric in self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-
-T = TypeVar("T", bound=Value)
-
-
-def _plain(kind: type[T], data: dict[str, Any]) -> T:
-    """A value of stored fields, with defaults for those that came later; far faster than checking them."""
-    return trusted(kind, {**_defaults(kind), **data}, set(data))
-
-
-@cache
-def _defaults(kind: type[Value]) -> dict[str, Any]:
-    return {
-        name: field.get_default(call_default_factory=True)
-        for name, field in kind.model_fields.items()
-        if not field.is_required()
-    }

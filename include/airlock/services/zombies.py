@@ -13,12 +13,12 @@ from typing import Any
 
 from airlock.core.errors import AirlockError
 from airlock.core.facts import build_facts
-from airlock.core.manifest import Manifest
 from airlock.core.policy import Policy, Rule
 from airlock.core.rules import FactSet
 from airlock.core.workload import Workload
 from airlock.services.deployment import Deployment
-from airlock.services.replay import Past, past_releases, stored_evidence
+from airlock.services.replay import Past, past_releases
+from airlock.services.stored import stored_evidence, stored_manifest
 
 SAMPLE = 50
 """Newest releases whose facts are used to measure how long a rule takes."""
@@ -148,7 +148,7 @@ class _Cost:
 
 def _facts(deployment: Deployment, policy: Policy, decision: Any) -> dict[str, Any]:
     store = deployment.evidence
-    manifest = Manifest.from_bytes(store.get(decision["manifest_digest"]))
+    manifest = stored_manifest(store, decision["manifest_digest"])
     workload = Workload.from_bytes(store.get(manifest.workload_digest))
     evidence = {name: stored_evidence(store, digest) for name, digest in decision["evidence"].items()}
     facts = FactSet(build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence))
