@@ -69,7 +69,7 @@ def test_it_fits_the_compose_specification() -> None:
 
 
 def test_the_platform_is_complete(services: dict[str, Any]) -> None:
-    assert set(services) == {"postgres", "redis", "mlflow", "sequencer", *AIRFLOW}
+    assert set(services) == {"postgres", "redis", "mlflow", "sequencer", "courier", *AIRFLOW}
 
 
 def test_every_secret_must_be_set_and_the_refusal_says_where(services: dict[str, Any]) -> None:
@@ -183,11 +183,11 @@ def test_services_run_without_root_and_privileges(services: dict[str, Any]) -> N
 def test_every_setting_of_airlock_is_given(services: dict[str, Any]) -> None:
     wanted = {f"AIRLOCK_{name.upper()}" for name in Settings.model_fields}
     key, slack = {"AIRLOCK_AUDIT_KEY_FILE"}, {name for name in wanted if name.startswith("AIRLOCK_SLACK_")}
-    for name in [*AIRFLOW, "sequencer"]:
+    for name in [*AIRFLOW, "sequencer", "courier"]:
         given = {variable for variable in services[name]["environment"] if variable.startswith("AIRLOCK_")}
         # Where the signing key lies is told to the one service that may read it, and what Slack trusts to no
         # service that runs other people's models.
-        hidden = {"sequencer": slack, "worker": key | slack}.get(name, key)
+        hidden = {"sequencer": slack, "worker": key | slack, "courier": key}.get(name, key)
         assert given == wanted - hidden, name
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-TOKEN = "xoxb-test"
+TOKEN, APP_TOKEN = "xoxb-test", "xapp-test"
 SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
 TEAM = "T0TEST"
 CHANNEL = "C0GOVERN"
@@ -31,6 +31,8 @@ class FakeSlack:
     calls: list[str] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
     """Status and error of the next calls, one each; status 0 hangs up."""
+    socket_url: str = ""
+    """Where Socket Mode connects to."""
 
     def answer(self, method: str, values: dict[str, Any]) -> dict[str, Any]:
         """What the API answers."""
@@ -44,6 +46,8 @@ class FakeSlack:
                 self.messages[values["ts"]] |= values
             case "chat.update":
                 problem = "message_not_found"
+            case "apps.connections.open" if self.socket_url:
+                return {"ok": True, "url": self.socket_url}
             case "chat.postEphemeral":
                 self.whispers.append(values)
             case "views.open" if all(view["trigger_id"] != values["trigger_id"] for view in self.views):
@@ -84,7 +88,7 @@ def fake_slack() -> Iterator[FakeSlack]:
                 return
             if problem:
                 answer: dict[str, Any] = {"ok": False, "error": problem}
-            elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            elif self.headers.get("Authorization") not in (f"Bearer {TOKEN}", f"Bearer {APP_TOKEN}"):
                 answer = {"ok": False, "error": "invalid_auth"}
             else:
                 answer = slack.answer(method, _values(self.headers.get("Content-Type", ""), body))
@@ -114,7 +118,7 @@ def fake_slack() -> Iterator[FakeSlack]:
 
 def _values(content_type: str, body: bytes) -> dict[str, Any]:
     if content_type.startswith("application/json"):
-        found: dict[str, Any] = json.loads(body)
+        found: dict[str, Any] = json.loads(body or b"{}")
         return found
     values: dict[str, Any] = {name: value[0] for name, value in parse_qs(body.decode()).items()}
     for name in ("blocks", "view"):

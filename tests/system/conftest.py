@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from pydantic import SecretStr
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.settings import Settings
@@ -30,6 +32,7 @@ from airlock.demo.story import CHAPTERS
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
+from tests.support.fake_slack import CHANNEL, SECRET, TEAM, TOKEN, FakeSlack, fake_slack
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +72,7 @@ class World:
     port: int
     deployment: Deployment
     demo: subprocess.CompletedProcess[str]
+    slack: FakeSlack
     told: dict[str, Submitted] = field(default_factory=dict)
     _clients: dict[str, AirflowClient] = field(default_factory=dict)
 
@@ -233,9 +237,26 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
     demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env)
     assert demo.returncode == 0, demo.stderr[-3000:]
-    settings = Settings(home=base.home / "demo", config_dir=base.config_dir, deployment="demo")
+    with fake_slack() as slack:
+        yield from _world(base, port, demo, slack)
+
+
+def _world(
+    base: Settings, port: int, demo: subprocess.CompletedProcess[str], slack: FakeSlack
+) -> Iterator[World]:
+    """Airflow where the demo left it, now with a Slack."""
+    settings = Settings(
+        home=base.home / "demo",
+        config_dir=base.config_dir,
+        deployment="demo",
+        slack_signing_secret=SecretStr(SECRET),
+        slack_team=TEAM,
+        slack_token=SecretStr(TOKEN),
+        slack_api=slack.url,
+    )
+    connect_slack(settings.config_dir, slack)
     assert processes_of(settings.home) == [], "the demo left something running"
-    world = World(settings, port, open_deployment(settings), demo)
+    world = World(settings, port, open_deployment(settings), demo, slack)
     world.told = _told(world)
     world.up()
     try:
@@ -246,6 +267,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert down.returncode == 0, down.stderr
     assert left == []
     assert port_problem(port) == ""
+
+
+def connect_slack(config: Path, slack: FakeSlack) -> None:
+    """Give everybody an account there, and tell the courier."""
+    people = yaml.safe_load((config / "people.yaml").read_text())
+    for person in people["people"]:
+        person["slack"] = f"U0{person['user'].upper()}"
+    (config / "people.yaml").write_text(yaml.safe_dump(people))
+    channel = {"name": "governance", "type": "slack", "to": CHANNEL, "secret": "AIRLOCK_SLACK_TOKEN"}
+    channels = [{**channel, "options": {"base_url": slack.url}}]
+    (config / "notifications.yaml").write_text(yaml.safe_dump({"channels": channels}))
 
 
 def _told(world: World) -> dict[str, Submitted]:

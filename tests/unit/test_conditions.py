@@ -19,10 +19,11 @@ from airlock.core.release import State
 from airlock.ports import ModelVersion, RunFacts
 from airlock.services import conditions
 from airlock.services.approve import answer, seat_request, standing
-from airlock.services.conditions import Condition, confirm, list_conditions, review, unapproved
+from airlock.services.conditions import Condition, confirm, list_conditions, unapproved
 from airlock.services.promote import promote
 from airlock.services.publish import publish
 from airlock.services.releases import find_release, open_case, state_of
+from airlock.services.review_approvals import review
 from tests.support.deployments import PEOPLE, World, edit, fast_folder, make_world, policy_data, write_yaml
 from tests.unit.test_publish import ask, say
 
@@ -157,8 +158,31 @@ def test_missed_it_revokes_the_approval_and_opens_the_release_again(world: World
     assert "the approval of loan-model version 2 by grace (governance-analyst) is revoked" in said[0]
     assert [event.data["user"] for event in world.events(Kind.APPROVAL_REVOKED)] == ["grace"]
     assert only(world).state == conditions.REVOKED
+    (incident,) = world.events(Kind.INCIDENT_OPENED)
+    assert "in production without its approval" in incident.data["summary"]
+    (back,) = world.events(Kind.ROLLBACK_FINISHED)
+    assert (back.version, back.data["incident"]) == ("2", incident.data["incident"])
+    assert world.champion != "2"
+    assert "is rolled back from version 2" in said[1]
+    assert unapproved(world.deployment) == []
     assert review(world.deployment) == []  # once
     assert len(world.events(Kind.APPROVAL_REVOKED)) == 1
+
+
+def test_where_the_policy_lets_nobody_but_people_roll_back_they_are_called(world: World) -> None:
+    rules = world.policy_file.read_text()
+    world.policy_file.write_text(f"{rules}operations: {{rollback: {{automatic: false}}}}\n")
+    conditional(world)
+    world.clock.advance(hours=24 * 10)
+    said = review(world.deployment)
+    assert (
+        "it could not be rolled back: rollback refused: the policy lets nobody but a person roll back"
+        in said[1]
+    )
+    assert world.champion == "2"
+    assert [one.user for one in unapproved(world.deployment)] == ["grace"]
+    assert len(world.events(Kind.INCIDENT_OPENED)) == len(world.events(Kind.RELEASE_REOPENED)) == 1
+    assert review(world.deployment) == []
 
 
 def test_missed_before_promotion_there_is_no_promotion_even_if_nobody_looked(world: World) -> None:

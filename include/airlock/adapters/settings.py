@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     slack_token: Annotated[SecretStr, Field(description="bot token, to open forms and answer in Slack")] = (
         SecretStr("")
     )
+    slack_app_token: Annotated[
+        SecretStr, Field(description="app token (xapp-…) to take what is pressed over Socket Mode")
+    ] = SecretStr("")
     slack_api: Annotated[str, Field(description="base URL of Slack's API")] = "https://slack.com/api/"
     deployment: Annotated[str, Field(description="name of this deployment in audit keys", min_length=1)] = (
         "local"

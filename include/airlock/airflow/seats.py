@@ -108,8 +108,8 @@ class ReviewApprovalsOperator(BaseOperator):
         """Return how many things there were to say; each is a line of this task's log."""
         del context
         from airlock.services.ask_again import ask_again
-        from airlock.services.conditions import review
         from airlock.services.deployment import open_deployment
+        from airlock.services.review_approvals import review
 
         deployment = open_deployment()
         said = [*review(deployment), *ask_again(deployment)]

@@ -20,6 +20,7 @@ from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, local_passwords
 from airlock.cli.output import Format, FormatOption, console, emit, safe
 from airlock.core.errors import NotFoundError, RefusedError, UnavailableError
+from airlock.services.conditions import unapproved
 from airlock.services.deployment import Deployment, anchors_of, immediate, open_deployment
 from airlock.services.keys import create_key
 from airlock.services.waivers import reopened
@@ -185,6 +186,16 @@ def _check_waivers(deployment: Deployment) -> None:
         )
 
 
+def _check_conditions(deployment: Deployment) -> None:
+    """Notice what is in production though the condition of its approval was missed."""
+    if found := unapproved(deployment):
+        releases = ", ".join(f"{one.workload} version {one.version} ({one.user})" for one in found)
+        raise RefusedError(
+            f"in production on an approval whose condition was missed: {releases}",
+            fix="roll it back, or release another version; see `airlock condition list`",
+        )
+
+
 def status(*, output: FormatOption = Format.PRETTY) -> None:
     """Say whether Airflow and the audit log are well; exit 1 when something is not."""
     settings = load_settings()
@@ -209,6 +220,7 @@ def status(*, output: FormatOption = Format.PRETTY) -> None:
         ("spool", lambda: _check_spool(deployment)),
         ("people", deployment.config.people),
         ("waivers", lambda: _check_waivers(deployment)),
+        ("conditions", lambda: _check_conditions(deployment)),
     ):
         try:
             probe()

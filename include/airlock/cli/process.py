@@ -11,7 +11,9 @@ from typing import Any
 from airlock.cli.output import console, safe
 from airlock.core.errors import AirlockError
 
-Run = Callable[[threading.Event, Callable[[AirlockError], None]], None]
+OnError = Callable[[AirlockError], None]
+
+Run = Callable[[threading.Event, OnError], None]
 """``run(stop, on_error)``: work until ``stop`` is set, and tell of errors that may heal."""
 
 

@@ -171,39 +171,7 @@ def _acts_for(panel: Panel, user: str, role: str) -> str:
     return next(iter(panel.acting_for(user, role)), "")
 
 
-# Looking after them
-
-
-def review(deployment: Deployment) -> list[str]:
-    """Revoke every approval whose condition was missed, and open its release again; say what was done.
-
-    Safe to repeat: what was done is recorded, and done once.
-    """
-    said = []
-    for condition in list_conditions(deployment):
-        if condition.state not in (MISSED, REVOKED):
-            continue
-        if condition.state == MISSED:
-            said.append(_revoke(deployment, condition))
-        if in_production(deployment, condition) and (sentence := _reopen(deployment, condition)):
-            said.append(sentence)
-    return said
-
-
-def _revoke(deployment: Deployment, condition: Condition) -> str:
-    sentence = (
-        f"the approval of {condition.workload} version {condition.version} by {condition.user} "
-        f"({condition.role}) is revoked: its condition was not met by {condition.until}"
-    )
-    deployment.record(
-        Kind.APPROVAL_REVOKED,
-        f"release/{condition.release_id}/seat/{condition.seat}/{condition.user}/revoked",
-        release_id=condition.release_id,
-        workload=condition.workload,
-        version=condition.version,
-        data={"seat": condition.seat, "user": condition.user, "sentence": sentence},
-    )
-    return sentence
+# In production
 
 
 def in_production(deployment: Deployment, condition: Condition) -> bool:
@@ -229,22 +197,3 @@ def unapproved(deployment: Deployment) -> list[Condition]:
         for one in list_conditions(deployment)
         if one.state in (MISSED, REVOKED) and in_production(deployment, one)
     ]
-
-
-def _reopen(deployment: Deployment, condition: Condition) -> str:
-    key = f"release/{condition.release_id}/reopened/condition/{condition.seat}/{condition.user}"
-    if deployment.find(key) is not None:
-        return ""
-    sentence = (
-        f"{condition.workload} version {condition.version} is in production and its approval by "
-        f"{condition.user} was revoked: roll it back, or release another version"
-    )
-    deployment.record(
-        Kind.RELEASE_REOPENED,
-        key,
-        release_id=condition.release_id,
-        workload=condition.workload,
-        version=condition.version,
-        data={"condition": condition.seat, "user": condition.user, "sentence": sentence},
-    )
-    return sentence

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -30,6 +32,15 @@ PART = 2000
 LONGEST_PAUSE_US = 300_000_000
 FIRST_START = 200
 """Newest releases among which those that wait are told about when the courier runs for the first time."""
+
+BEAT_SECONDS = 5.0
+"""How often it leaves a sign of life."""
+
+
+def sign_of_life(deployment: Deployment) -> Path:
+    """The file whose time says when the courier of this machine last had looked at everything."""
+    return deployment.settings.home / "courier.alive"
+
 
 Channel = tuple[ChannelSpec, Notifier]
 
@@ -56,9 +67,13 @@ class Courier:
 
     def run(self, stop: threading.Event, on_error: Callable[[AirlockError], None]) -> None:
         """Do so until ``stop`` is set; errors are told, and it goes on."""
+        alive, beat = sign_of_life(self._deployment), 0.0
         while not stop.is_set():
             try:
                 self.step()
+                if time.monotonic() - beat >= BEAT_SECONDS:
+                    alive.touch()
+                    beat = time.monotonic()
             except AirlockError as error:
                 on_error(error)
                 stop.wait(2)

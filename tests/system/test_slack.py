@@ -1,0 +1,137 @@
+"""Slack in front of a real Airflow: who presses a button there answers as themselves, and all see it."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from airlock.core.audit import Kind
+from airlock.core.release import State
+from airlock.core.task import DELEGATE_DAG
+from airlock.demo import models
+from airlock.services.conditions import list_conditions
+from airlock.services.follow import start_request
+from tests.support.fake_slack import press, signed, submit
+from tests.system.conftest import Submitted, World, until
+
+pytestmark = pytest.mark.requirement("A-3")
+
+_NONCES = itertools.count()
+
+
+def send(world: World, payload: dict[str, Any]) -> httpx.Response:
+    """Send what Slack would, signed as Slack signs it."""
+    body, headers = signed(payload)
+    return httpx.post(f"{world.url}/airlock/slack/actions", content=body, headers=headers, timeout=3)
+
+
+def message_of(world: World, submitted: Submitted, role: str, seconds: float = 60) -> str:
+    """Time stamp of the message that asks a role about a release, once it is there."""
+
+    def found() -> str:
+        for ts, message in list(world.slack.messages.items()):
+            if submitted.release_id in world.slack.text(ts) and role in message["text"]:
+                return ts
+        return ""
+
+    return until(found, seconds)
+
+
+def push(world: World, ts: str, action: str, user: str) -> httpx.Response:
+    """Press a button of a message."""
+    button = world.slack.buttons(ts)[f"airlock_{action}"]
+    nonce = f"{action}-{next(_NONCES)}"
+    return send(world, press(button, account=f"U0{user.upper()}", ts=ts, nonce=nonce))
+
+
+def fill_in(world: World, text: str, user: str, *, day: str | None = None) -> httpx.Response:
+    """Fill in and send the form that was opened last."""
+    view = world.slack.views[-1]["view"]
+    return send(world, submit(view, text, account=f"U0{user.upper()}", until=day))
+
+
+def says(world: World, ts: str, words: str, seconds: float = 60) -> str:
+    """Wait until a message says something, and return it."""
+    return until(lambda: text if words in (text := world.slack.text(ts)) else "", seconds)
+
+
+def thread(world: World, ts: str) -> str:
+    """Everything that stands in the thread of a message."""
+    return "\n".join(
+        world.slack.text(other)
+        for other, message in list(world.slack.messages.items())
+        if message.get("thread_ts") == ts
+    )
+
+
+@pytest.mark.requirement("A-2", "A-6", "A-7")
+def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(world: World) -> None:
+    # Slack is away when there is something to tell; the release goes on, and the message comes later.
+    world.slack.problems += [(503, "service_unavailable"), (429, "ratelimited")]
+    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
+    assert submitted.wait() is State.WAITING
+    analyst = message_of(world, submitted, "governance-analyst")
+    officer = message_of(world, submitted, "risk-officer")
+    assert world.slack.problems == []
+
+    # Somebody who may not is told at once, alone, and on record.
+    assert push(world, analyst, "approve", "dana").status_code == 200
+    until(lambda: str(world.slack.whispers), 20)
+    assert "dana submitted this release" in world.slack.whispers[-1]["text"]
+    assert [event.actor for event in submitted.events(Kind.APPROVAL_REFUSED)] == ["dana"]
+
+    # A question, and its answer, in the thread.
+    push(world, analyst, "ask", "grace")
+    fill_in(world, "Which customers are decided differently?", "grace")
+    until(lambda: "yes" if "decided differently?" in thread(world, analyst) else "", 30)
+    asked = next(ts for ts in world.slack.messages if "decided differently?" in world.slack.text(ts))
+    push(world, asked, "reply", "dana")
+    fill_in(world, "Those near the threshold.", "dana")
+    says(world, asked, "Those near the threshold.")
+
+    # On condition.
+    day = (datetime.now(UTC) + timedelta(days=20)).strftime("%Y-%m-%d")
+    push(world, analyst, "condition", "grace")
+    fill_in(world, "Show a month of shadow traffic.", "grace", day=day)
+    said = says(world, analyst, "approved by grace, on condition until")
+    assert world.slack.buttons(analyst) == {}
+    assert "Show a month of shadow traffic." in said
+    assert "1 of 2" in says(world, officer, "1 of 2")
+
+    # Ravi lets petra answer in his place; the seat that waits already asks her too.
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    conf = {"to": "petra", "roles": "risk-officer", "start": today, "until": day, "reason": "On holiday."}
+    conf["reason"] = "On holiday for two weeks."
+    start_request(world.deployment, world.client("ravi"), "delegation", DELEGATE_DAG, conf)
+    place = (submitted.dag_id, submitted.run_id, "seat", 1)
+    until(lambda: "yes" if "petra" in world.client("admin").asked_people(*place) else "", 60)
+    push(world, officer, "approve", "petra")
+    says(world, officer, "approved by petra for ravi", 90)
+
+    assert submitted.wait(through_waiting=True) is State.PROMOTED
+    until(lambda: "yes" if "promoted" in thread(world, analyst) else "", 60)
+    (condition,) = [
+        one for one in list_conditions(world.deployment) if one.release_id == submitted.release_id
+    ]
+    assert (condition.user, condition.until, condition.state) == ("grace", day, "open")
+
+
+@pytest.mark.requirement("A-5")
+def test_a_rejection_in_slack_has_words_and_ends_the_release(world: World) -> None:
+    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
+    assert submitted.wait() is State.WAITING
+    officer = message_of(world, submitted, "risk-officer")
+    analyst = message_of(world, submitted, "governance-analyst")
+    push(world, officer, "reject", "ravi")
+    refused = fill_in(world, "no", "ravi")
+    assert "at least 10 characters" in refused.json()["errors"]["text"]
+    fill_in(world, "Show a month of shadow traffic first.", "ravi")
+    says(world, officer, "rejected by ravi")
+    assert "Show a month of shadow traffic first." in world.slack.text(officer)
+    assert submitted.wait(through_waiting=True) is State.REJECTED
+    says(world, analyst, "closed: the release is rejected")
+    assert world.slack.buttons(officer) == world.slack.buttons(analyst) == {}
