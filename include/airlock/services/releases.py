@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from airlock.core.approvals import Panel, Quorum, QuorumState, tally
 from airlock.core.audit import Kind, Recorded
@@ -90,15 +91,27 @@ def open_case(deployment: Deployment, release_id: str) -> Case:
             fix="look at the task `manifest` in Airflow; clear it once its cause is mended",
         )
     manifest = Manifest.from_bytes(deployment.evidence.get(frozen.data["manifest"]))
-    policy = Policy.from_bytes(deployment.evidence.get(manifest.policy_digest))
+    policy = _policy(deployment.evidence.get(manifest.policy_digest))
     content_digest.know(manifest, frozen.data["manifest"])
     content_digest.know(policy, manifest.policy_digest)
     return Case(
         release=release,
         manifest=manifest,
-        workload=Workload.from_bytes(deployment.evidence.get(manifest.workload_digest)),
+        workload=_workload(deployment.evidence.get(manifest.workload_digest)),
         policy=policy,
     )
+
+
+# Many releases share one policy, and a page reads it several times: the verified bytes are read each time,
+# the values they stand for are made once.
+@lru_cache(maxsize=32)
+def _policy(content: bytes) -> Policy:
+    return Policy.from_bytes(content)
+
+
+@lru_cache(maxsize=256)
+def _workload(content: bytes) -> Workload:
+    return Workload.from_bytes(content)
 
 
 def read_evidence(deployment: Deployment, case: Case) -> dict[str, Evidence]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airlock.core.approvals import Answer, QuorumState
@@ -13,6 +14,7 @@ from airlock.gates import gate_names, gate_text
 from airlock.services.announce import outcome_sentence
 from airlock.services.approve import own_objection
 from airlock.services.blocked import STOPPED, explain
+from airlock.services.one_moment import at_one_moment
 from airlock.services.overview import reading
 from airlock.services.past import comments_on, earlier_releases, trends
 from airlock.services.releases import (
@@ -44,6 +46,7 @@ RUN_WINDOW = 1000
 
 def review(visitor: Visitor, release_id: str) -> Data:
     """Everything an approver needs about one release (requirement A-4), read from audit and evidence."""
+    visitor = replace(visitor, deployment=at_one_moment(visitor.deployment))
     deployment = visitor.deployment
     release = visitor.release(release_id)
     state, why = outcome_sentence(deployment, release)
@@ -127,6 +130,7 @@ def gate_page(visitor: Visitor, release_id: str, gate: str) -> Data:
     Raises:
         NotFoundError: the gate has not answered for this release.
     """
+    visitor = replace(visitor, deployment=at_one_moment(visitor.deployment))
     deployment = visitor.deployment
     release = visitor.release(release_id)
     line = next((line for line in release.gates if line.gate == gate), None)
