@@ -5,8 +5,8 @@
 
 The store is filled in bulk and integrated into the signed log; the reviewed releases have gone through the
 services, with as much evidence as the demo's. Releases beyond ``--releases`` are folded into the overview
-alone, as catching up with the log would do it. Times are those of whole requests through the application, by the
-clock and in CPU, against an error page of the same application: what routing and rendering cost.
+alone, as catching up with the log would do it. Times are those of whole requests through the application,
+by the clock and in CPU, against an error page of the same application: what routing and rendering cost.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ def reviewed(world: World, run: str) -> str:
         metrics = [
             Metric(
                 name=f"number_{place % 12}", value=0.5 + place / 1000,
-                threshold=0.1 if place % 4 == 0 else None, direction="higher", interval=(0.4, 0.9), confidence=0.95, n=796, where=f"group {place // 12}",
+                threshold=0.1 if place % 4 == 0 else None, direction="higher", interval=(0.4, 0.9),
+                confidence=0.95, n=796, where=f"group {place // 12}",
                 engine="fairlearn 0.15.0", method="bootstrap of 2000 draws",
             )
             for place in range(NUMBERS.get(gate, 6))
@@ -230,7 +231,7 @@ def main() -> None:
         sequence(world)
         took = time.monotonic() - start
         print(
-            f"{options.releases:,} releases, {written:,} events, {options.workloads} workloads, in {took:.0f} s"
+            f"{options.releases:,} releases, {written:,} events, {options.workloads} workloads: {took:.0f} s"
         )
         manager = FakeManager({f"release__{path.stem}" for path in world.deployment.config.workload_files()})
         access.get_auth_manager = lambda: manager  # type: ignore[attr-defined, assignment, return-value]
