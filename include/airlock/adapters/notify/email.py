@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import formataddr
 from urllib.parse import unquote, urlsplit
@@ -82,9 +83,17 @@ class EmailNotifier:
 
 
 def text_of(notice: Notice, airflow_url: str) -> str:
-    """A notice as plain text."""
-    parts = [" ".join(notice.title.split()), *(notice.lines or [notice.text])]
-    parts += [f"{name}: {value}" for name, value in notice.facts]
-    parts += [f"{line.verdict:7} {line.gate}: {line.text}" for line in notice.gates]
-    parts += [f"Review: {airflow_url}{notice.review}", f"Run: {airflow_url}{notice.run}"]
-    return "\n\n".join(parts) + "\n"
+    """A notice as plain text: what it is about, what matters, where to act."""
+    facts = [f"{name}: {value}" for name, value in notice.facts]
+    if notice.until_us:
+        end = datetime.fromtimestamp(notice.until_us / 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+        facts.append(f"open until: {end}; unanswered it is closed, never approved")
+    parts = [
+        " ".join(notice.title.split()),
+        "\n".join(notice.lines or [notice.text]),
+        "\n".join(["What changed:", *(f"  - {one}" for one in notice.changed)] if notice.changed else []),
+        "\n".join(facts),
+        "\n".join(f"{line.verdict:7} {line.gate.replace('_', ' ')}: {line.text}" for line in notice.gates),
+        f"Review and answer: {airflow_url}{notice.review}\nRun in Airflow: {airflow_url}{notice.run}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

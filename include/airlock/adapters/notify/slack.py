@@ -125,11 +125,11 @@ def _seat(notice: Notice) -> list[dict[str, Any]]:
     """The question for one seat, the decision-relevant first; without buttons once nobody has to act."""
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": notice.title[:_HEADER]}},
-        _section("\n".join(escape(line)[:_LINE] for line in notice.lines)),
+        _section("\n".join(escape(_one_line(line)) for line in notice.lines)),
     ]
     if notice.changed:
         blocks.append(
-            _section("*What changed*\n" + "\n".join(f"• {escape(one)[:_LINE]}" for one in notice.changed))
+            _section("*What changed*\n" + "\n".join(f"• {escape(_one_line(one))}" for one in notice.changed))
         )
     fields = [f"*{escape(name)}*\n{escape(value)}"[:1900] for name, value in notice.facts]
     if notice.until_us:
@@ -143,6 +143,12 @@ def _seat(notice: Notice) -> list[dict[str, Any]]:
     if notice.waits:
         blocks += [_buttons(notice), _context("Unanswered, it is closed. Silence never approves.")]
     return blocks
+
+
+def _one_line(text: str) -> str:
+    """Words of somebody on one line of ours, so that no line of theirs can pass for one of ours."""
+    words = " ".join(text.split())
+    return words if len(words) <= _LINE else words[: _LINE - 1] + "…"
 
 
 def _gates(notice: Notice) -> dict[str, Any]:
