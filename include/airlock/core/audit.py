@@ -80,6 +80,14 @@ class Kind(StrEnum):
     INCIDENT_ACKNOWLEDGED = "incident.acknowledged"
     INCIDENT_ESCALATED = "incident.escalated"
     INCIDENT_RESOLVED = "incident.resolved"
+    MONITOR_BASELINED = "monitor.baselined"
+    MONITOR_EVALUATED = "monitor.evaluated"
+    MONITOR_PAUSED = "monitor.paused"
+    MONITOR_RESUMED = "monitor.resumed"
+    ACTION_PROPOSED = "action.proposed"
+    ACTION_ANSWERED = "action.answered"
+    ACTION_TAKEN = "action.taken"
+    ACTION_DECLINED = "action.declined"
     CONFLICT = "conflict"
 
     @property
@@ -163,6 +171,8 @@ _PERSONAL = {
     Kind.ROLLBACK_STARTED: ("reason",),
     Kind.ROLLBACK_REFUSED: ("reason",),
     Kind.RETRAIN_REQUESTED: ("reason",),
+    Kind.MONITOR_RESUMED: ("reason",),
+    Kind.ACTION_ANSWERED: ("comment",),
     Kind.INCIDENT_ACKNOWLEDGED: ("comment",),
     Kind.INCIDENT_RESOLVED: ("happened", "why", "changes"),
 }

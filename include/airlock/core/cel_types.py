@@ -24,6 +24,7 @@ from airlock.core.cel_nodes import (
     path_of,
 )
 from airlock.core.facts import FACTS, fact_named
+from airlock.core.signals import SIGNALS
 
 ANY = "dyn"
 GROUP = "map"
@@ -57,9 +58,10 @@ def mistakes(condition: Condition, *, limits: Collection[str], gates: Collection
 def unknown_fact(path: str, *, limits: Collection[str], gates: Collection[str]) -> str:
     """What is wrong with a name that a rule asks for, and what was probably meant; empty for a fact."""
     group, _, rest = path.partition(".")
-    own = {"limits": limits, "gates": gates}.get(group)
+    own = {"limits": limits, "gates": gates, "signals": SIGNALS}.get(group)
     known = [name for name in FACTS if not name.endswith(".*")]
     known += [f"limits.{name}" for name in limits] + [f"gates.{name}" for name in gates]
+    known += [f"signals.{name}" for name in SIGNALS]
     if own is not None and rest:
         fine = rest in own
     else:

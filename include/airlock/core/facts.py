@@ -56,6 +56,8 @@ _MANIFEST = "manifest"
 _SCORED = f"evidence of {SCORE}: the models themselves, read in the sandbox"
 _MEASURED = "evidence of gate performance"
 _POLICY = "policy bundle"
+_WINDOW = "monitoring evidence of the window"
+_WINDOWS = "monitoring evidence of the last windows"
 _UNSCORED = "the models were not scored"
 _FIRST = "first release, or the models were not scored"
 _UNMEASURED = "first release, or gate performance measured nothing"
@@ -133,7 +135,20 @@ _ENTRIES: Final = (
     Fact("risk.tier", _T, "low, medium or high; not known to the rules that compute it", "tier rules"),
     Fact("gates.*", _T, "its verdict: PASSED, WARNED, FAILED or ERROR", "evidence of the gate", "no answer"),
     Fact("limits.*", _N, "a limit of the policy", _POLICY),
+    Fact("signals.*", _N, "what a signal of the window measured", _WINDOW, "not measured in this window"),
+    Fact("monitor.raised", _L, "signals raised in this window", _WINDOW),
+    Fact("monitor.lasting", _L, "signals raised in so many of the last windows as policy asks", _WINDOWS),
+    Fact("monitor.unsure", _L, "signals nobody can tell from this window", _WINDOW),
+    Fact("monitor.errors", _L, "signals that could not be measured", _WINDOW),
+    Fact("monitor.rows", _N, "predictions in the window", _WINDOW),
+    Fact("monitor.labelled", _N, "predictions whose outcome is known", _WINDOW),
+    Fact("monitor.blind", FactType.INTEGER, "windows in a row with signals in error, this one too", _WINDOWS),
+    Fact("monitor.windows", FactType.INTEGER, "windows of this version so far, this one too", _WINDOWS),
+    Fact("monitor.can_roll_back", _B, "an earlier version was in production", "audit store"),
 )  # fmt: skip
+
+PRODUCTION: Final = ("signals", "monitor")
+"""Groups of facts about production: rules with an effect ``action`` ask for them, and no others may."""
 
 FACTS: Final[Mapping[str, Fact]] = {fact.name: fact for fact in _ENTRIES}
 """The catalogue by name, in the order people read it."""

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from airlock.core.base import Value
 from airlock.core.features import FeatureSource
 from airlock.core.interview import Question
+from airlock.core.monitoring import Action, MonitoringRules
 from airlock.core.operations import Operations
 from airlock.core.risk import RiskRules
 from airlock.core.waiver import GATE, WaiverRules
@@ -103,7 +104,7 @@ class Seat(Value):
     reason: Annotated[str, Field(min_length=1)]
 
 
-Phase = Literal["tier", "track", "deny", "warn", "seats"]
+Phase = Literal["tier", "track", "deny", "warn", "seats", "action"]
 
 
 class Effect(Value):
@@ -114,11 +115,15 @@ class Effect(Value):
     deny: Literal[True] | None = None
     warn: Annotated[Literal[True] | None, Field(description="shown to everybody, changes nothing")] = None
     seats: Annotated[list[Seat] | None, Field(min_length=1, description="people asked in addition")] = None
+    action: Annotated[
+        Action | None,
+        Field(exclude_if=lambda value: value is None, description="what monitoring does; not about releases"),
+    ] = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if sum(value is not None for value in self.__dict__.values()) != 1:
-            raise ValueError("an effect names exactly one of tier, track, deny, warn, seats")
+            raise ValueError("an effect names exactly one of tier, track, deny, warn, seats, action")
         return self
 
     @property
@@ -129,7 +134,7 @@ class Effect(Value):
     @property
     def label(self) -> str:
         """The effect in a word or two: ``track red``, ``deny``, ``seats``."""
-        level = self.tier or self.track
+        level = self.tier or self.track or self.action
         return self.phase if level is None else f"{self.phase} {level}"
 
 
@@ -303,6 +308,12 @@ class Policy(Value):
     interview: Annotated[
         list[Question], Field(exclude_if=_nothing, description="what a submitter is asked")
     ] = []
+    monitoring: Annotated[
+        MonitoringRules | None,
+        Field(
+            exclude_if=_nothing, description="limits of what is watched in production, and what may be done"
+        ),
+    ] = None
     operations: Annotated[
         Operations,
         Field(
@@ -365,6 +376,8 @@ class Policy(Value):
         return self
 
     def _named_roles(self) -> Iterator[tuple[str, str]]:
+        if self.monitoring is not None:
+            yield from self.monitoring.named_roles()
         if "operations" in self.model_fields_set:
             yield from self.operations.named_roles()
         for number, source in enumerate(self.feature_sources):

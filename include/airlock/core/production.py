@@ -35,7 +35,7 @@ StandardColumn = Literal[
     "airlock_label",
     "airlock_labelled",
 ]
-Path = Annotated[str, Field(min_length=1, max_length=500)]
+Place = Annotated[str, Field(min_length=1, max_length=500)]
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -104,7 +104,7 @@ class LogSpec(Value):
         columns: standard name → name in the log, where they differ. Features keep their names.
     """
 
-    parquet: Path | None = None
+    parquet: Place | None = None
     url_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     predictions: Column | None = None
     labels: Column | None = None

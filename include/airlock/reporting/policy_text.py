@@ -14,6 +14,10 @@ _PHASES = {
     "deny": ("Rules that deny", "One is enough."),
     "warn": ("Rules that warn", "They are shown to everybody and change nothing."),
     "seats": ("Rules that ask for more people", "Their seats are added to those of the track."),
+    "action": (
+        "Rules that act on production",
+        "They run on the signals of each window, not on releases. The heaviest one that fires counts.",
+    ),
 }
 
 

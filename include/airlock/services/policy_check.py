@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -17,6 +17,8 @@ from airlock.adapters.rego.reading import is_test
 from airlock.core.cel import parse
 from airlock.core.cel_types import mistakes, unknown_fact
 from airlock.core.errors import AirlockError, ConfigurationError
+from airlock.core.facts import PRODUCTION
+from airlock.core.monitoring import Action
 from airlock.core.people import People
 from airlock.core.policy import Policy, Rule, Tier, Track
 from airlock.core.rules import FactSet
@@ -68,6 +70,7 @@ def check_bundle(
         *gate_problems(policy, files),
         *waiver_problems(policy, files),
         *(problem for rule in policy.rules for problem in _rule_problems(rule, policy, files, today)),
+        *_actions_without_limits(policy, files),
         *_base_problems(policy, files),
     ]
     broken = {problem.rule for problem in found if problem.level == "error"}
@@ -165,9 +168,45 @@ def _condition_problems(rule: Rule, policy: Policy) -> Iterator[Complaint]:
     except ConfigurationError as refusal:
         yield "condition", refusal.what, refusal.fix, "when"
         return
+    yield from _misplaced(rule, condition.facts)
     for mistake in mistakes(condition, limits=policy.limits, gates=policy.gates):
         kind = "unknown-fact" if mistake.what.startswith("there is no fact") else "type"
         yield kind, f"{mistake.what} (character {mistake.at} of `when`)", _FIX_WHEN, "when"
+
+
+_OF_BOTH = ("workload", "limits")
+_OF_ACTIONS = (*PRODUCTION, *_OF_BOTH, "risk.tier")
+
+
+def _misplaced(rule: Rule, facts: Sequence[str]) -> Iterator[Complaint]:
+    """Facts of releases in rules about production, and the other way round: they would never be there."""
+    acts = rule.effect.action is not None
+    for fact in facts:
+        of_production = fact.partition(".")[0] in PRODUCTION
+        if acts and not any(fact == name or fact.startswith(f"{name}.") for name in _OF_ACTIONS):
+            what = f"{fact} is about a release, and a rule with an action knows none"
+            yield "misplaced", what, f"ask for {', '.join(_OF_ACTIONS)}", "when"
+        elif not acts and of_production:
+            what = f"{fact} is about production, and only rules with an action know it"
+            yield (
+                "misplaced",
+                what,
+                "give the rule an effect `action`, or ask for facts of the release",
+                "when",
+            )
+
+
+def _actions_without_limits(policy: Policy, files: PolicyFiles) -> Iterator[Problem]:
+    rules = [rule for rule in policy.rules if rule.effect.action is not None]
+    if rules and policy.monitoring is None:
+        yield Problem(
+            "error",
+            "no-monitoring",
+            f"{rules[0].id}: it acts on production, and the policy has no section monitoring",
+            files.rule_place(rules[0].id, "effect"),
+            "add a section monitoring with limits, hysteresis and actions, or take the rule out",
+            rules[0].id,
+        )
 
 
 def _sentence_problems(rule: Rule, known: Callable[[str], str]) -> Iterator[Complaint]:
@@ -235,6 +274,8 @@ def _weight(rule: Rule) -> tuple[str, int] | None:
         return "tier", list(Tier).index(rule.effect.tier)
     if rule.effect.track is not None:
         return "outcome", list(Track).index(rule.effect.track)
+    if rule.effect.action is not None:
+        return "action", list(Action).index(rule.effect.action)
     return ("outcome", len(Track)) if rule.effect.deny else None
 
 

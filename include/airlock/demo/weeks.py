@@ -1,0 +1,105 @@
+"""Weeks of production for the demo: real applications, replayed, with one county growing from none to all.
+
+The model is trained and released on applications from every county but Suffolk (Boston itself). Then Suffolk
+arrives: other prices, other loans in proportion to them, other houses. Nothing is made up but the dates; the
+log is written by the recorder that any model server would use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airlock.core.production import DAY_US, Window
+from airlock.demo.data import SEED, clean
+from airlock.record import Recorder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COUNTY: Final = "suffolk"
+ROWS: Final = 160
+"""Applications in a week."""
+GROWTH: Final = (0.0, 0.0, 0.0, 0.4, 0.7, 1.0, 1.0)
+"""Share of Suffolk in each week of the story."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The applications, split once: three fifths to train on, a fifth to evaluate on, the rest to replay."""
+
+    training: pd.DataFrame
+    evaluation: pd.DataFrame
+    calm: pd.DataFrame
+    moved: pd.DataFrame
+
+
+def pools(source: Path) -> Pools:
+    """Split the data file; ``moved`` is all of Suffolk, the others hold none of it."""
+    import numpy as np
+    import pandas as pd
+
+    frame = clean(pd.read_csv(source))
+    home = frame[frame[COUNTY] == 0]
+    order = np.random.default_rng(SEED).permutation(len(home))
+    first, second = int(0.6 * len(home)), int(0.8 * len(home))
+    training, evaluation, calm = (home.iloc[np.sort(part)] for part in np.split(order, [first, second]))
+    return Pools(training, evaluation, calm, frame[frame[COUNTY] == 1])
+
+
+def write_training(found: Pools, data_root: Path) -> None:
+    """What the champion is trained and released on."""
+    folder = data_root / "loanapp"
+    (folder / "batches").mkdir(parents=True, exist_ok=True)
+    found.training.to_parquet(folder / "training.parquet", index=False)
+    found.evaluation.to_parquet(folder / "batches" / "clean.parquet", index=False)
+
+
+def week(found: Pools, share: float, number: int, rows: int = ROWS) -> pd.DataFrame:
+    """The applications of a week, no row twice, so many of them from Suffolk."""
+    import pandas as pd
+
+    moved = round(rows * share)
+    drawn = [
+        pool.sample(min(count, len(pool)), random_state=SEED + number)
+        for pool, count in ((found.calm, rows - moved), (found.moved, moved))
+    ]
+    return pd.concat(drawn).sample(frac=1, random_state=SEED + number)
+
+
+def replay(
+    model: Any,
+    rows: pd.DataFrame,
+    folder: Path,
+    window: Window,
+    *,
+    features: Sequence[str],
+    sensitive: Sequence[str],
+    target: str,
+    threshold: float,
+    version: str,
+    policy: str,
+) -> int:
+    """Answer a week of applications with a model and log them, outcomes too; returns how many."""
+    scores = model.predict_proba(rows[list(features)])[:, 1]
+    step = (window.end_us - window.start_us) // max(1, len(rows))
+    recorder = Recorder(folder, version=version, policy=policy)
+    records = rows.to_dict("records")
+    for place, (row, score) in enumerate(zip(records, scores, strict=True)):
+        when = window.start_us + place * step
+        name = recorder.record(
+            {name: row[name] for name in features},
+            score=float(score),
+            decision=int(score >= threshold),
+            latency_ms=2.0 + place % 7,
+            cost_usd=0.0001,
+            caller="branch",
+            unit="retail",
+            attributes={name: row[name] for name in sensitive},
+            time_us=when,
+        )
+        recorder.label(name, int(row[target]), time_us=min(when + DAY_US, window.end_us - 1))
+    recorder.close(30)
+    return recorder.written
