@@ -37,7 +37,7 @@ from airlock.services.watch import start_release, wait_for
 
 ROOT = Path(__file__).parents[1]
 RUNS = 3
-UNTIL_PROMOTED = ("announce", "seal", "seat")
+UNTIL_PROMOTED = ("announce", "changes", "seal", "seat")
 
 NOOP_DAG = """
 from airflow.sdk import DAG, BaseOperator

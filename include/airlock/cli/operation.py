@@ -41,6 +41,9 @@ def rollback(
         bool, typer.Option("--dry-run", help="Show what would happen, with every check; change nothing.")
     ] = False,
     incident: Annotated[str, typer.Option(help="Incident it belongs to; one is opened if not given.")] = "",
+    report: Annotated[
+        bool, typer.Option("--changes/--no-changes", help="Say afterwards which decisions change.")
+    ] = True,
     without_airflow: Annotated[
         bool, typer.Option("--without-airflow", help="When Airflow is down: nobody checks who you are.")
     ] = False,
@@ -81,7 +84,8 @@ def rollback(
         )
     incident_id = safe(data["incident"])
     console.print(f"Incident [bold]{incident_id}[/]: airlock incident show {incident_id}")
-    _say_changes(deployment, event)
+    if report:
+        _say_changes(deployment, event)
 
 
 def _say_changes(deployment: Deployment, event: Event) -> None:
