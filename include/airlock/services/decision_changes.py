@@ -170,11 +170,12 @@ def _report(deployment: Deployment, workload: Workload, move: Event, kind: str) 
             problems.append(storable(error.what))
             continue
         if scored is not None:
-            report["data"].append(_compared(workload, scored))
+            report["data"].append(compared(workload, scored))
     return {**report, "problem": "; ".join(problems)[:2000]}
 
 
-def _compared(workload: Workload, scored: Scored) -> dict[str, Any]:
+def compared(workload: Workload, scored: Scored) -> dict[str, Any]:
+    """What a report says about one set of cases: which decisions change, why, and examples, as plain data."""
     model = workload.model
     found = flips(
         scored.frame,
