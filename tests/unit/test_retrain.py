@@ -623,8 +623,22 @@ def outcome(world: World, airflow: FakeAirflow, retrain_id: str) -> tuple[Any, .
     )
 
 
-def test_killed_at_any_moment_and_started_again_there_is_one_version_and_one_release(root: Path) -> None:
+CHANGING = ("audit.append", "registry.add_version", "airflow.trigger", "sandbox.run")
+"""Between two of these nothing changed that anybody could see."""
+
+
+def test_killed_around_each_change_and_started_again_there_is_one_version_and_one_release(root: Path) -> None:
     """Every call through a port is a failpoint, before and after it; then the DAG's tasks run again."""
+    killed_everywhere(root, lambda moment: moment.endswith(CHANGING))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_killed_at_any_moment_and_started_again_there_is_one_version_and_one_release(root: Path) -> None:
+    killed_everywhere(root, lambda _: True)
+
+
+def killed_everywhere(root: Path, wanted: Callable[[str], bool]) -> None:
     world = build(root)
     retrain_id = opened(world)
     whole, there = world.copy(root.parent / "whole"), FakeAirflow()
@@ -634,8 +648,10 @@ def test_killed_at_any_moment_and_started_again_there_is_one_version_and_one_rel
     assert expected[0] == ["1", "2", "3", "4"]
     assert len(expected[1]) == 1
     moments = list(whole.failpoints.reached)
-    assert len(moments) > 60
-    for number in range(1, len(moments) + 1):
+    numbers = [number for number, moment in enumerate(moments, 1) if wanted(moment)]
+    changes = {moment for moment in moments if moment.endswith(CHANGING)}
+    assert len(changes) == 2 * len(CHANGING), "each kind of change is met, before and after it"
+    for number in numbers:
         copied, airflow = world.copy(root.parent / str(number)), FakeAirflow()
         copied.deployment = replace(copied.deployment, sandbox=world.deployment.sandbox)
         copied.failpoints.stop_at(number, Killed())
@@ -647,8 +663,9 @@ def test_killed_at_any_moment_and_started_again_there_is_one_version_and_one_rel
 
 
 def world_run(world: World, retrain_id: str, airflow: FakeAirflow) -> None:
-    watched = world.failpoints.watch("airflow", airflow)
-    run(world.watched(), retrain_id, watched_client(watched))
+    watched, deployment = world.failpoints.watch("airflow", airflow), world.watched()
+    deployment = replace(deployment, sandbox=world.failpoints.watch("sandbox", deployment.sandbox))
+    run(deployment, retrain_id, watched_client(watched))
 
 
 def watched_client(watched: Any) -> FakeAirflow:
@@ -668,7 +685,7 @@ def test_an_error_that_may_heal_at_any_moment_leaves_it_open_and_heals(root: Pat
     whole.deployment = replace(whole.deployment, sandbox=world.deployment.sandbox)
     world_run(whole, retrain_id, FakeAirflow())
     count = len(whole.failpoints.reached)
-    for number in range(1, count + 1, 5):
+    for number in range(1, count + 1, count // 8):
         copied, airflow = world.copy(root.parent / f"u{number}"), FakeAirflow()
         copied.deployment = replace(copied.deployment, sandbox=world.deployment.sandbox)
         copied.failpoints.stop_at(number, UnavailableError("away for a moment"))
