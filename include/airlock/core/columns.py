@@ -47,6 +47,7 @@ class Columns(Value):
         prediction: what the model decided. In a release, and always in ``context.scores()``, the
             prediction has a name of its own; this one is its name in the file it came from.
         score: what the model's decision rests on, such as a probability; likewise.
+        scores: of several classes, each one's name and the column with its probability.
         time: when the row was observed.
         sensitive: protected attribute → its values in words. A plain list of names will do.
         features: what the model may use, in order.
@@ -56,6 +57,7 @@ class Columns(Value):
     label: ColumnName | None = None
     prediction: ColumnName | None = None
     score: ColumnName | None = None
+    scores: dict[str, ColumnName] = {}
     time: ColumnName | None = None
     sensitive: Annotated[
         dict[ColumnName, dict[str, str]],
@@ -73,6 +75,22 @@ class Columns(Value):
             raise ValueError("sensitive names a column twice")
         return {name: {} for name in value}
 
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _classes_are_texts(cls, value: Any) -> Any:
+        # YAML reads a class that is written as a number as one.
+        return (
+            {label_text(name): column for name, column in value.items()} if isinstance(value, dict) else value
+        )
+
+    @model_validator(mode="after")
+    def _one_kind_of_score(self) -> Self:
+        if self.score is not None and self.scores:
+            raise ValueError("name either score, one column, or scores, a column for each class")
+        if len(self.scores) == 1:
+            raise ValueError("scores names one class only; a model of two outcomes has one score")
+        return self
+
     @model_validator(mode="after")
     def _one_role_each(self) -> Self:
         roles: dict[str, str] = {}
@@ -87,6 +105,7 @@ class Columns(Value):
         for role in ("label", "prediction", "score"):
             if (name := getattr(self, role)) is not None:
                 yield role, name
+        yield from (("scores", name) for name in self.scores.values())
         for role in ("sensitive", "features", "identifiers"):
             yield from ((role, name) for name in getattr(self, role))
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STAGE = Stage.AFTER_SCORING
-NEEDS = (Need.CURRENT, Need.PREDICTIONS)
+NEEDS = (Need.CURRENT, Need.REFERENCE, Need.ARTIFACT)
 
 BASE, MARGIN = "_base", "_margin"
 

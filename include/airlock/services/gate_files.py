@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model, field_validator
 
 import airlock
 from airlock.adapters.config_files import ConfigFolder
@@ -28,7 +28,9 @@ from airlock.core.experiments import Experiment
 from airlock.core.policy import Policy
 from airlock.core.workload import ColumnName, PrivacySpec
 from airlock.gates import load_gate
+from airlock.gates._predictions import CLASS_SCORE
 from airlock.gates.base import Scores
+from airlock.services.attributions import Attributions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,14 @@ class ChampionColumns(Value):
 
     prediction: ColumnName | None = None
     score: ColumnName | None = None
+    scores: dict[str, ColumnName] = {}
+
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _classes_are_texts(cls, value: Any) -> Any:
+        return (
+            {label_text(name): column for name, column in value.items()} if isinstance(value, dict) else value
+        )
 
 
 class FileConfig(Value):
@@ -57,7 +67,8 @@ class FileConfig(Value):
         threshold: a score from here on is a positive prediction, where no prediction column is named.
         champion: columns of the model to compare with.
         limits: the gate's own limits; what is left out comes from the newest policy, if one is found.
-        artifact: folder or file of the model, for gates that look at it.
+        artifact: folder or file of the model, for gates that look at it or run it.
+        attributions: file with SHAP values, for the gate that judges explanations.
         card: model card, Markdown.
         suite: expectation suite, YAML.
         advisories: copy of the OSV database, for the gate that audits packages.
@@ -74,6 +85,7 @@ class FileConfig(Value):
     champion: ChampionColumns | None = None
     limits: dict[str, Any] = {}
     artifact: str | None = None
+    attributions: Attributions | None = None
     advisories: str | None = None
     card: str | None = None
     suite: str | None = None
@@ -155,9 +167,10 @@ class PlainData:
 
     def _check_roles(self) -> None:
         there = {name for file in self._files() for name in file.columns()}
-        wanted = [self._config.columns.prediction, self._config.columns.score]
-        if self._config.champion is not None:
-            wanted += [self._config.champion.prediction, self._config.champion.score]
+        wanted: list[str | None] = []
+        for one in (self._config.columns, self._config.champion):
+            if one is not None:
+                wanted += [one.prediction, one.score, *one.scores.values()]
         for name in wanted:
             if name is not None and name not in there:
                 raise _no_column(name, there)
@@ -172,7 +185,9 @@ class PlainData:
         if columns.features or source is None:
             return columns
         champion = self._config.champion
-        used = {*columns.all, *([champion.prediction, champion.score] if champion else [])}
+        used: set[str | None] = {*columns.all}
+        if champion:
+            used |= {champion.prediction, champion.score, *champion.scores.values()}
         features = [name for name in source.columns() if name not in used]
         return columns.model_copy(update={"features": features})
 
@@ -213,13 +228,14 @@ class PlainData:
     @property
     def scored(self) -> bool:
         """Whether a column says what the model decided."""
-        return bool(self._config.columns.prediction or self._config.columns.score)
+        columns = self._config.columns
+        return bool(columns.prediction or columns.score or columns.scores)
 
     @property
     def has_champion(self) -> bool:
         """Whether a column says what the champion decided."""
         champion = self._config.champion
-        return champion is not None and bool(champion.prediction or champion.score)
+        return champion is not None and bool(champion.prediction or champion.score or champion.scores)
 
     @cached_property
     def scores(self) -> Scores:
@@ -239,6 +255,7 @@ class PlainData:
         for role, names in pairs:
             if names.score is not None:
                 columns[f"{role}_score"] = frame[names.score]
+            columns |= self._class_scores(role, names)
             if names.prediction is not None:
                 columns[f"{role}_prediction"] = frame[names.prediction]
             elif self.task is Task.BINARY:
@@ -247,11 +264,49 @@ class PlainData:
         details = {"models": {"candidate": {"threshold": self._config.threshold}}, "rows": len(frame)}
         return Scores(pd.DataFrame(columns), None, None, details)
 
+    def _class_scores(self, role: str, names: Columns | ChampionColumns) -> dict[str, Any]:
+        """Probabilities of several classes as gates read them; the likeliest class where none is decided.
+
+        Raises:
+            InvalidInputError: a class that occurs has no column, or the task has no several classes.
+        """
+        import numpy as np
+
+        if not names.scores:
+            return {}
+        if self.task is not Task.MULTICLASS:
+            raise InvalidInputError(
+                f"columns.scores names probabilities of classes, but the task is {self.task}",
+                where="columns.scores",
+                fix="name one column in columns.score, or say `task: multiclass`",
+            )
+        occur = {label_text(value) for value in self._labels}
+        if missing := sorted(occur - set(names.scores)):
+            raise InvalidInputError(
+                f"class {missing[0]!r} occurs in the data, and no column holds its probability",
+                where="columns.scores",
+                fix=f"name a column for each class: {', '.join(sorted(occur)[:20])}",
+            )
+        frame = self.current
+        found = {
+            CLASS_SCORE.format(model=role, name=name): frame[column] for name, column in names.scores.items()
+        }
+        if self._config.positive is not None and label_text(self._config.positive) in names.scores:
+            found[f"{role}_score"] = frame[names.scores[label_text(self._config.positive)]]
+        if names.prediction is None:
+            table = frame[list(names.scores.values())].to_numpy("float64")
+            likeliest = np.array([*names.scores], dtype=object)[np.nan_to_num(table, nan=-1.0).argmax(axis=1)]
+            likeliest[np.isnan(table).any(axis=1)] = None  # what has no probabilities has no decision
+            found[f"{role}_prediction"] = likeliest
+        return found
+
     @cached_property
     def task(self) -> Task:
         """What is predicted: as it was said, else as the label looks."""
         if self._config.task is not None:
             return self._config.task
+        if self._config.columns.scores:
+            return Task.MULTICLASS
         texts = {label_text(value) for value in self._labels}
         if self._config.positive is not None:
             return Task.BINARY if len(texts) <= 2 else Task.MULTICLASS  # noqa: PLR2004  # binary means two

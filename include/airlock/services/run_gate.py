@@ -24,13 +24,15 @@ from airlock.core.lineage import Link
 from airlock.core.manifest import ArtifactRef, FileRef
 from airlock.core.policy import Policy
 from airlock.gates import load_gate
-from airlock.gates.base import GateContext
+from airlock.gates.base import GateContext, Scores
 from airlock.ports import RunFacts, SandboxRequest
 from airlock.reporting.gate_report import answer_data
+from airlock.services.attributions import with_attributions
 from airlock.services.evaluate import advisories_of, error_result
 from airlock.services.gate_files import FileConfig, PlainData, limits_for, newest_policy, read_config
 from airlock.services.lineage import collect_links
 from airlock.services.model_files import declared
+from airlock.services.plain_model import run_plain_model
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ def run_gate(
     try:
         data = PlainData(config, current=current, reference=reference, predictions=predictions)
         with _context(config, data, config_file.parent, policy, reference) as context:
+            if gate in _EXPLAINED:
+                folder = config_file.parent
+                _explain(context, config, data, folder=folder, policy=policy, limits=limits)
             context.store = store
             result = load_gate(gate).evaluate(context, limits)
             attached = {**result.files, **context.files}
@@ -139,6 +144,66 @@ def _context(
             protected_class_data=config.protected_class_data,
             privacy=config.privacy,
             store=sha256_hex,
+        )
+
+
+_EXPLAINED = {"explainability"}
+"""Gates that look at attributions, which no plain file of predictions holds."""
+
+
+def _explain(
+    context: GateContext,
+    config: FileConfig,
+    data: PlainData,
+    *,
+    folder: Path,
+    policy: Policy | None,
+    limits: Any,
+) -> None:
+    """Give the gate attributions: those in a file, or those of the model itself."""
+    card = "" if config.card is None else _text(_input(config.card, folder, "card"))
+    context.documentation = lambda: card  # a card only says what reasons are called
+    if config.attributions is not None:
+        wanted = config.attributions
+        context.scores = cache(lambda: with_attributions(data.scores, wanted, folder))
+    elif config.artifact is not None:
+        context.has_champion = False  # predictions of a champion are no attributions of one
+        cases = int(getattr(limits, "tested_reasons", 0))
+        context.scores = cache(
+            lambda: _run_model(context, config, data, policy=policy, card=card, cases=cases)
+        )
+    else:
+        raise InvalidInputError(
+            "there are no attributions: predictions alone do not say what moved them",
+            where="attributions",
+            fix="give SHAP values with `attributions: {file: shap.parquet, base: column or number}`, or the "
+            "model itself with `artifact: FOLDER` (a skops file) and training data with --reference; it runs "
+            "in the sandbox",
+        )
+
+
+def _run_model(
+    context: GateContext,
+    config: FileConfig,
+    data: PlainData,
+    *,
+    policy: Policy | None,
+    card: str,
+    cases: int,
+) -> Scores:
+    with tempfile.TemporaryDirectory(prefix="airlock-gate-") as temporary:
+        return run_plain_model(
+            context.artifact(),
+            columns=context.columns,
+            task=context.task,
+            positive=context.positive,
+            threshold=config.threshold,
+            current=data.current_path(),
+            reference=data.reference_path(),
+            card=card,
+            cases=cases,
+            policy=policy,
+            temporary=Path(temporary),
         )
 
 

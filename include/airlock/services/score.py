@@ -51,7 +51,7 @@ _FILES = {
 }
 """What is kept of each model's output, beside the scores."""
 
-_REASON_DRAWS = 20
+REASON_DRAWS = 20
 """Typical rows whose values take the place of a reason that is taken away."""
 
 
@@ -242,7 +242,7 @@ def _reason_job(deployment: Deployment, case: Case) -> dict[str, Any] | None:
         "map": reason_texts(model.features, model.reasons, card),
         "hidden": sorted({*data.sensitive, *data.identifiers}),
         "cases": cases,
-        "draws": _REASON_DRAWS,
+        "draws": REASON_DRAWS,
     }
 
 
