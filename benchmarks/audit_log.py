@@ -25,6 +25,7 @@ from typing import Any
 from tests.support.private_postgres import PrivatePostgres, private_postgres
 
 from airlock.adapters.audit import Database, Log, SigningKey, SqlAuditStore
+from airlock.adapters.audit.columns import NAMES, body_of, values_of
 from airlock.adapters.audit.log import BATCH, Sign
 from airlock.adapters.audit.schema import TABLES
 from airlock.adapters.system import SystemClock
@@ -159,12 +160,10 @@ def appends(server: PrivatePostgres) -> None:
     table = "CREATE TABLE plain (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body TEXT NOT NULL)"
     Database(server.url).write(lambda connection: connection.exec_driver_sql(table))
     plain = pgbench(server, f"INSERT INTO plain (body) VALUES ('{body}');\n")  # noqa: S608
-    before, after = body.split("/outcome/1", 1)
+    texts = [f"'{value}'" if isinstance(value, str) else str(value) for value in values_of(make_event(1))]
+    drawn = ", ".join(texts).replace("/outcome/1'", "/outcome/' || :n")
     draw = "\\set n random(1, 1000000000000000)\n"
-    same = pgbench(
-        server,
-        f"{draw}INSERT INTO event (body) VALUES ('{before}/outcome/' || :n || '{after}');\n",  # noqa: S608
-    )
+    same = pgbench(server, f"{draw}INSERT INTO event ({NAMES}) VALUES ({drawn});\n")  # noqa: S608
     integrator = Integrator(server.url)
     latencies = load(server.url, seconds=SECONDS)
     integrator.stop()
@@ -206,10 +205,10 @@ def fill(url: str, count: int, key: SigningKey) -> None:
     log = Log(Database(url))
     with log.database.engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
-        with raw.cursor() as cursor, cursor.copy("COPY event (body) FROM STDIN") as copy:
+        with raw.cursor() as cursor, cursor.copy(f"COPY event ({NAMES}) FROM STDIN") as copy:
             for number in range(count):
                 event = make_event(number).model_copy(update={"received_us": 1_767_225_600_000_000 + number})
-                copy.write_row((event.to_bytes().decode(),))
+                copy.write_row(values_of(event))
         raw.commit()
         raw.autocommit = True
         raw.execute("VACUUM ANALYZE")
@@ -232,8 +231,8 @@ def whole(server: PrivatePostgres, count: int) -> None:
     question = f"SELECT sum(pg_total_relation_size(quote_ident(name)::regclass)) FROM {names}"  # noqa: S608
     size = database.read(lambda connection: connection.exec_driver_sql(question, (list(TABLES),)).scalar())
     print(f"{count:,} events: {float(size) / 1e9:.2f} GB with indexes, {float(size) / count:.0f} bytes each")
-    rows = "SELECT body FROM event ORDER BY ingest_id"
-    bodies = [row[0].encode() for row in database.read(lambda c: c.exec_driver_sql(rows).all())]
+    rows = f"SELECT {NAMES} FROM event ORDER BY ingest_id"  # noqa: S608
+    bodies = [body_of(row) for row in database.read(lambda c: c.exec_driver_sql(rows).all())]
     sha256 = hashlib.sha256
     start = time.perf_counter()
     hashes = [sha256(b"\x00" + body).digest() for body in bodies]

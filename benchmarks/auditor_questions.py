@@ -29,8 +29,9 @@ from pydantic import SecretStr
 from tests.support.private_postgres import private_postgres
 
 from airlock.adapters.audit import Database, SigningKey
+from airlock.adapters.audit.columns import COLUMNS, NAMES, Values, values_of
 from airlock.adapters.settings import Settings
-from airlock.core.audit import Kind
+from airlock.core.audit import Event, Kind
 from airlock.core.canonical import canonical_json, digest_of
 from airlock.core.manifest import ArtifactRef, DataRef, FileRef, Manifest
 from airlock.services import questions
@@ -47,14 +48,16 @@ TEXT = "Refit on the newest quarter; nothing else changed. " * 4
 
 @dataclass
 class Making:
-    """Builds the bodies of events, and the rows of what people wrote."""
+    """Builds the columns of events, and the rows of what people wrote."""
 
     deployment: Deployment
     step_us: int
     us: int = START_US
     number: int = 0
 
-    def body(self, kind: Kind, *, actor: str = "system", **changes: Any) -> tuple[str, dict[str, Any] | None]:
+    def values(
+        self, kind: Kind, *, actor: str = "system", **changes: Any
+    ) -> tuple[Values, dict[str, Any] | None]:
         """The next event as it is stored."""
         self.us += self.step_us
         self.number += 1
@@ -71,10 +74,10 @@ class Making:
                 "commitment": sealed.commitment, "subject": actor, "release_id": data["release_id"],
                 "recorded_us": self.us, "wrapped_key": sealed.wrapped_key, "sealed": sealed.sealed,
             }  # fmt: skip
-        return canonical_json(data).decode(), personal
+        return values_of(Event.model_validate(data)), personal
 
 
-def events(deployment: Deployment, count: int) -> Iterator[tuple[str, dict[str, Any] | None]]:
+def events(deployment: Deployment, count: int) -> Iterator[tuple[Values, dict[str, Any] | None]]:
     """About ``count`` events: each release, its tasks, and as much that has to do with none."""
     making = Making(deployment, SPAN_US // count)
     champions: dict[str, str] = {}
@@ -91,28 +94,28 @@ def events(deployment: Deployment, count: int) -> Iterator[tuple[str, dict[str, 
 
 def release(
     making: Making, of: dict[str, str], number: int, champions: dict[str, str]
-) -> Iterator[tuple[str, dict[str, Any] | None]]:
+) -> Iterator[tuple[Values, dict[str, Any] | None]]:
     """What a release writes; every seventh is denied, every fifth rejected, the others are promoted."""
     submitter = f"scientist-{number % 30}"
     manifest = frozen(making.deployment, of, number, submitter, champions.get(of["workload"]))
     context = {"batch": "clean", "dag_id": f"release__{of['workload']}", "run_id": f"manual__{number}"}
-    yield making.body(Kind.RELEASE_SUBMITTED, actor=submitter, data=context, **of)
+    yield making.values(Kind.RELEASE_SUBMITTED, actor=submitter, data=context, **of)
     frozen_data = {
         "manifest": manifest,
         "artifact": digest_of(number),
         "policy": f"1.{number * 5 // RELEASES}.0",
     }
-    yield making.body(Kind.RELEASE_FROZEN, data=frozen_data, **of)
+    yield making.values(Kind.RELEASE_FROZEN, data=frozen_data, **of)
     for gate in GATES:
         summary = f"{gate} is as good as before: " + "detail " * 20
         said = {"gate": gate, "verdict": "PASSED", "summary": summary, "seconds": 1.5}
-        yield making.body(Kind.GATE_EVALUATED, data={**said, "evidence": digest_of([gate, number])}, **of)
+        yield making.values(Kind.GATE_EVALUATED, data={**said, "evidence": digest_of([gate, number])}, **of)
     denied, rejected = number % 7 == 0, number % 5 == 0
     decided = {
         "decision": digest_of([number]), "outcome": "DENY" if denied else "PENDING", "track": "red",
         "tier": "high", "sentence": "it changes by 12.0 %", "seats": list(SEATS), "expires_hours": 72,
     }  # fmt: skip
-    yield making.body(Kind.RELEASE_DECIDED, data=decided, **of)
+    yield making.values(Kind.RELEASE_DECIDED, data=decided, **of)
     people = [f"approver-{(number + seat) % 6}" for seat in range(len(SEATS))]
     for seat, user in enumerate([] if denied else people):
         given = {
@@ -120,15 +123,15 @@ def release(
             "release_id": of["release_id"], "manifest_digest": manifest,
             "evidence_digest": digest_of("evidence"), "policy_digest": digest_of("policy"),
         }  # fmt: skip
-        yield making.body(Kind.APPROVAL_RECORDED, actor=user, data=given, **of)
+        yield making.values(Kind.APPROVAL_RECORDED, actor=user, data=given, **of)
     if not denied and not rejected:
         started = {"manifest": manifest, "approved_by": people}
-        yield making.body(Kind.PROMOTION_STARTED, data=started, **of)
+        yield making.values(Kind.PROMOTION_STARTED, data=started, **of)
         finished = {"model": of["workload"], "previous": champions.get(of["workload"]), "approved_by": people}
-        yield making.body(Kind.PROMOTION_FINISHED, data=finished, **of)
+        yield making.values(Kind.PROMOTION_FINISHED, data=finished, **of)
         champions[of["workload"]] = of["version"]
     state = "denied" if denied else "rejected" if rejected else "promoted"
-    yield making.body(Kind.RELEASE_SEALED, data={"state": state, "manifest": manifest}, **of)
+    yield making.values(Kind.RELEASE_SEALED, data={"state": state, "manifest": manifest}, **of)
 
 
 def frozen(deployment: Deployment, of: dict[str, str], number: int, user: str, champion: str | None) -> str:
@@ -156,28 +159,28 @@ def frozen(deployment: Deployment, of: dict[str, str], number: int, user: str, c
     return deployment.evidence.put(manifest.to_bytes())
 
 
-def task(making: Making, of: dict[str, str], number: int, place: int) -> tuple[str, None]:
+def task(making: Making, of: dict[str, str], number: int, place: int) -> tuple[Values, None]:
     """A start or outcome of a task of a release."""
     data = {
         "dag_id": f"release__{of['workload']}", "run_id": f"manual__{number}", "task_id": f"gates.{place}",
         "map_index": -1, "try_number": 1, "state": "success", "source": "operator", "error": "",
     }  # fmt: skip
     kind = Kind.TASK_OUTCOME if place % 4 == 1 else Kind.TASK_STARTED
-    return making.body(kind, data=data, **of)[0], None
+    return making.values(kind, data=data, **of)[0], None
 
 
-def background(making: Making, number: int) -> tuple[str, None]:
+def background(making: Making, number: int) -> tuple[Values, None]:
     """A request to Airflow, or somebody who reads the store."""
     user = f"scientist-{number % 30}"
     if number % 10 == 0:
         data: dict[str, Any] = {"question": "audit query", "arguments": {"limit": "50"}, "uid": 1000}
-        return making.body(Kind.AUDIT_READ, actor=user, data=data)[0], None
+        return making.values(Kind.AUDIT_READ, actor=user, data=data)[0], None
     workload = f"workload-{number % WORKLOADS:02d}"
     data = {
         "method": "PATCH", "path": f"/dags/release__{workload}/dagRuns/manual__{number}", "status": 200,
         "dag_id": f"release__{workload}", "run_id": f"manual__{number}",
     }  # fmt: skip
-    return making.body(Kind.API_ATTEMPT, actor=user, workload=workload, data=data)[0], None
+    return making.values(Kind.API_ATTEMPT, actor=user, workload=workload, data=data)[0], None
 
 
 def fill(deployment: Deployment, count: int) -> None:
@@ -185,20 +188,21 @@ def fill(deployment: Deployment, count: int) -> None:
     deployment.audit.migrate()
     database, personal = deployment.log.database, []
 
-    def bodies() -> Iterator[tuple[str]]:
-        for body, row in events(deployment, count):
+    def rows() -> Iterator[Values]:
+        for values, row in events(deployment, count):
             if row is not None:
                 personal.append(row)
-            yield (body,)
+            yield values
 
     with closing(database.engine.raw_connection()) as connection:
         driver: Any = connection.driver_connection
         if database.sqlite:
             driver.execute("BEGIN")
-            driver.executemany("INSERT INTO event (body) VALUES (?)", bodies())
+            marks = ", ".join("?" * len(COLUMNS))
+            driver.executemany(f"INSERT INTO event ({NAMES}) VALUES ({marks})", rows())  # noqa: S608
         else:
-            with driver.cursor() as cursor, cursor.copy("COPY event (body) FROM STDIN") as copy:
-                for row in bodies():
+            with driver.cursor() as cursor, cursor.copy(f"COPY event ({NAMES}) FROM STDIN") as copy:
+                for row in rows():
                     copy.write_row(row)
         driver.commit()
     columns = ("commitment", "subject", "release_id", "recorded_us", "wrapped_key", "sealed")

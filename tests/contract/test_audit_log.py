@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from airlock.adapters.audit import Log
+from airlock.adapters.audit.columns import COLUMNS, NAMES
 from airlock.adapters.audit.keys import SigningKey
 from airlock.core.audit import Event, Kind
 from airlock.core.errors import ConflictError, IntegrityError, NotFoundError, UnavailableError
@@ -31,6 +32,7 @@ from tests.support.databases import (
     Backend,
     bodies,
     deployment_on,
+    insert_of,
     integrate_all,
     losing_proxy,
     make_event,
@@ -121,11 +123,10 @@ def test_an_event_that_is_committed_late_is_not_skipped(postgres_backend: Backen
     """Numbers are given before COMMIT, so a lower one can appear after a higher one was integrated."""
     log = postgres_backend.log()
     engine = log.database.engine
-    insert = "INSERT INTO event (body) VALUES (%s) RETURNING ingest_id"
     with engine.connect() as slow:
-        late = slow.exec_driver_sql(insert, (make_event("late").to_bytes().decode(),)).scalar_one()
+        late = slow.exec_driver_sql(insert_of(make_event("late")) + " RETURNING ingest_id").scalar_one()
         with engine.connect() as never:
-            never.exec_driver_sql(insert, (make_event("rolled back").to_bytes().decode(),))
+            never.exec_driver_sql(insert_of(make_event("rolled back")))
             never.rollback()
         fill(postgres_backend, "early")
         tree = integrate_all(log)
@@ -238,19 +239,28 @@ def test_writers_and_integrators_at_once_make_one_log(backend: Backend) -> None:
 # Many entries
 
 
+NUMBERED_AS = {"key": "CAST(n AS text)", "occurred_us": "n", "received_us": "0", "data": "'{}'"}
+
+
 def bulk(backend: Backend, last: int, *, first: int = 1) -> None:
     """Many small events at once, numbered, without going through the store."""
     numbers = f"generate_series({first}, {last}) AS s(n)"
     if backend.name == "sqlite":
         following = f"SELECT n + 1 FROM c WHERE n < {last}"  # noqa: S608
         numbers = f"(WITH RECURSIVE c(n) AS (SELECT {first} UNION ALL {following}) SELECT n FROM c)"  # noqa: S608
-    body = """'{"key":"' || n || '"}'"""
-    backend.raw(f"INSERT INTO event (body) SELECT {body} FROM {numbers}")  # noqa: S608
+    columns = ", ".join(NUMBERED_AS.get(name, "''") for name in COLUMNS)
+    backend.raw(f"INSERT INTO event ({NAMES}) SELECT {columns} FROM {numbers}")  # noqa: S608
 
 
 def numbered(first: int, last: int) -> list[bytes]:
     """The hashes of the same events."""
-    return [hash_leaf(f'{{"key":"{n}"}}'.encode()) for n in range(first, last + 1)]
+    return [
+        hash_leaf(
+            f'{{"actor":"","data":{{}},"deployment":"","key":"{n}","kind":"","occurred_us":{n},'
+            f'"received_us":0,"release_id":"","schema_version":1,"version":"","workload":""}}'.encode()
+        )
+        for n in range(first, last + 1)
+    ]
 
 
 @pytest.mark.requirement("E-2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import selectors
 import socket
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from airlock.adapters.audit import Database, Log, Spool, SqlAuditStore
+from airlock.adapters.audit.columns import COLUMNS, NAMES, body_of
 from airlock.adapters.audit.keys import SigningKey
 from airlock.core.audit import Event, Kind
 from airlock.core.merkle import Tree, root_of
@@ -45,6 +47,26 @@ def make_event(key: str = "k", **changes: Any) -> Event:
         "data": {"n": 1},
     }
     return Event(**{**values, **changes})
+
+
+def columns_of(event: Event | str) -> dict[str, Any]:
+    """What an event, or the text of one, has in its columns."""
+    fields = json.loads(event if isinstance(event, str) else event.to_bytes())
+    data = json.dumps(fields["data"], ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return {name: data if name == "data" else fields[name] for name in COLUMNS}
+
+
+def insert_of(event: Event, **changes: Any) -> str:
+    """The SQL that puts an event into its table without going through the store."""
+    values = [
+        str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+        for value in {**columns_of(event), **changes}.values()
+    ]
+    return f"INSERT INTO event ({NAMES}) VALUES ({', '.join(values)})"  # noqa: S608
+
+
+INSERT = f"INSERT INTO event ({NAMES}) VALUES ({', '.join(f':{name}' for name in COLUMNS)})"  # noqa: S608
+"""The same with the values of ``columns_of`` as parameters."""
 
 
 def sign(size: int, root: bytes) -> str:
@@ -95,6 +117,10 @@ class Backend:
             for statement in statements:
                 result = connection.exec_driver_sql(statement)
             return list(result.all()) if result.returns_rows else []
+
+    def bodies(self) -> list[bytes]:
+        """The exact bytes of every event, in the order of their numbers."""
+        return [body_of(row) for row in self.raw(f"SELECT {NAMES} FROM event ORDER BY ingest_id")]  # noqa: S608
 
     @contextmanager
     def away(self) -> Iterator[None]:

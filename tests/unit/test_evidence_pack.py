@@ -359,12 +359,12 @@ def test_a_log_that_was_changed_makes_no_pack(world: World, tmp_path: Path) -> N
     release_id = rejected(world)
     settle(world)
     log = world.deployment.log
-    changed = log.entry(0).body.replace(b"dana", b"mara").decode()
+    assert b"dana" in log.entry(0).body
     with log.database.engine.begin() as connection:
         triggers = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'")
         for (name,) in triggers.all():
             connection.exec_driver_sql(f"DROP TRIGGER {name}")
-        connection.exec_driver_sql("UPDATE event SET body = ? WHERE ingest_id = 1", (changed,))
+        connection.exec_driver_sql("UPDATE event SET actor = 'mara' WHERE ingest_id = 1")
     with pytest.raises(IntegrityError, match="does not verify"):
         export_pack(world.deployment, release_id, tmp_path / "pack.zip")
     assert not [*tmp_path.iterdir()]

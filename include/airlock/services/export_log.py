@@ -7,12 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airlock.adapters.audit.columns import COLUMNS
 from airlock.adapters.audit.database import Database
 from airlock.core.errors import ConflictError
 
 _ROWS = 5000
 _TABLES = {
-    "event": ("ingest_id", "body"),
+    "event": ("ingest_id", *COLUMNS),
     "leaf": ("seq", "ingest_id"),
     "tile": ("level", "idx", "root", "data"),
     "checkpoint": ("tree_size", "root", "note"),

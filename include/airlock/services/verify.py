@@ -24,7 +24,7 @@ from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Suspect, sca
 from airlock.adapters.audit.schema import schema_problems
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
-from airlock.core.errors import AirlockError, IntegrityError, InvalidInputError
+from airlock.core.errors import AirlockError, IntegrityError
 from airlock.core.merkle import TILE_WIDTH, complete_root, root_at
 from airlock.ports import Anchor
 from airlock.proof import (
@@ -51,7 +51,7 @@ RESTARTED = "the log was begun anew after its end was lost"
 _CLOCK_US = 300_000_000
 """How far clocks of different machines may be apart; as in evidence packs."""
 
-_CHUNK = 32 * RANGE
+_CHUNK = 4 * RANGE
 _NOTES = 2000
 
 Signed = tuple[int, int]
@@ -277,13 +277,13 @@ class _Keys:
 
 def _key_events(log: Log) -> Iterator[tuple[int, str, dict[str, object]]]:
     question = sa.text(
-        "SELECT l.seq, e.kind, e.body FROM event e JOIN leaf l ON l.ingest_id = e.ingest_id "
+        "SELECT l.seq, e.kind, e.data FROM event e JOIN leaf l ON l.ingest_id = e.ingest_id "
         "WHERE e.kind IN (:rotated, :restarted) ORDER BY l.seq"
     )
     values = {"rotated": str(Kind.KEY_ROTATED), "restarted": str(Kind.LOG_RESTARTED)}
     rows = log.database.read(lambda connection: connection.execute(question, values).all())
-    for seq, kind, body in rows:
-        data = parse_json(body)["data"]
+    for seq, kind, text in rows:
+        data = parse_json(text)
         yield seq, kind, data if isinstance(data, dict) else {}
 
 
@@ -433,28 +433,27 @@ def _check_outside(database: Database, found: Verification) -> None:
 def _personal_problems(database: Database, vault: Vault | None) -> list[Suspect]:
     """Each sealed text must stand in the table or in the record of an erasure, and nothing else there."""
     kinds = [str(kind) for kind in Kind if kind.personal]
-    events = sa.text("SELECT body FROM event WHERE kind IN :kinds").bindparams(
-        sa.bindparam("kinds", expanding=True)
-    )
+    events = sa.text(
+        "SELECT kind, actor, release_id, occurred_us, data FROM event WHERE kind IN :kinds"
+    ).bindparams(sa.bindparam("kinds", expanding=True))
     texts = sa.text("SELECT commitment, subject, release_id, recorded_us, wrapped_key, sealed FROM personal")
-    bodies, erased, rows = database.read(
+    written, erased, rows = database.read(
         lambda connection: (
-            [row[0] for row in connection.execute(events, {"kinds": kinds})],
-            [row[0] for row in connection.execute(events, {"kinds": [str(Kind.PERSONAL_ERASED)]})],
+            connection.execute(events, {"kinds": kinds}).all(),
+            [row.data for row in connection.execute(events, {"kinds": [str(Kind.PERSONAL_ERASED)]})],
             {bytes(row[0]): row for row in connection.execute(texts)},
         )
     )
     expected = {}
     try:
-        for body in bodies:
-            event = parse_json(body)
-            about = event["actor"], event["release_id"], event["occurred_us"]
-            for name in Kind(event["kind"]).personal:
-                if isinstance(sealed := event["data"].get(name), dict):
-                    expected[bytes.fromhex(sealed["sealed"])] = about
-        gone = {bytes.fromhex(text) for body in erased for text in parse_json(body)["data"]["commitments"]}
-    except (AirlockError, KeyError, TypeError, ValueError) as error:
-        raise InvalidInputError(f"an event about what people wrote cannot be read: {error}") from error
+        for kind, actor, release_id, occurred_us, text in written:
+            data = parse_json(text)
+            for name in Kind(kind).personal:
+                if isinstance(sealed := data.get(name), dict):
+                    expected[bytes.fromhex(sealed["sealed"])] = (actor, release_id, occurred_us)
+        gone = {bytes.fromhex(sealed) for text in erased for sealed in parse_json(text)["commitments"]}
+    except (AirlockError, AttributeError, KeyError, TypeError, ValueError) as error:
+        return [Suspect(PERSONAL, None, f"an event about what people wrote cannot be read: {error}")]
     found = []
     for commitment, about in expected.items():
         row = rows.pop(commitment, None)

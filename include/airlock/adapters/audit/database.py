@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -83,47 +83,58 @@ class Database:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
-    def insert(self, statement: str, value: bytes) -> int | None:
+    def insert(self, statement: str, values: Sequence[bytes]) -> int | None:
         """Run one INSERT of PostgreSQL that is a transaction by itself, and return its number or ``None``.
 
         Every task waits for this, so it is one round trip on a connection that each thread keeps, prepared
         once and sent straight through libpq: psycopg's own cursor would take several times as long as the
         rest of an append. Errors and the second try as ``write``.
         """
-        with self._translated():
-            for last in (False, True):
-                try:
-                    return self._insert(statement, value)
-                except self.engine.dialect.loaded_dbapi.Error as error:
-                    connection = getattr(self._kept, "connection", None)
-                    if last or (connection is not None and not connection.closed):
-                        raise DBAPIError(statement, None, error) from error
-                    self._kept = threading.local()
-        return None
+        try:
+            return self._insert(statement, values)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            with self._translated():
+                return self._insert_again(statement, values, error)
 
-    def _insert(self, statement: str, value: bytes) -> int | None:
-        result = self._keep(statement).pgconn.exec_prepared(_APPEND, [value])
+    def _insert_again(self, statement: str, values: Sequence[bytes], error: Exception) -> int | None:
+        if not self._drop_lost():
+            raise DBAPIError(statement, None, error) from error
+        try:
+            return self._insert(statement, values)
+        except self.engine.dialect.loaded_dbapi.Error as again:
+            self._drop_lost()  # so that the next append has both of its tries
+            raise DBAPIError(statement, None, again) from again
+
+    def _drop_lost(self) -> bool:
+        """Forget this thread's connection if it is gone or never was; whether that is so."""
+        connection = getattr(self._kept, "connection", None)
+        if connection is not None and not connection.closed:
+            return False
+        self._kept.__dict__.pop("connection", None)
+        return True
+
+    def _insert(self, statement: str, values: Sequence[bytes]) -> int | None:
+        kept = getattr(self._kept, "connection", None) or self._keep(statement)
+        result = kept.pgconn.exec_prepared(_APPEND, values)
         if result.status != _TUPLES_OK:
             raise _refusal_of(result)
         return int(result.get_value(0, 0)) if result.ntuples else None
 
     def _keep(self, statement: str) -> Any:
-        """This thread's connection for appends; each statement on it commits by itself."""
-        connection = getattr(self._kept, "connection", None)
-        if connection is None or connection.closed:
-            pooled = self.engine.raw_connection()
-            connection = cast("Any", pooled.driver_connection)
-            pooled.detach()
-            connection.rollback()
-            connection.autocommit = True
-            try:
-                result = connection.pgconn.prepare(_APPEND, statement.encode())
-                if result.status != _COMMAND_OK:
-                    raise _refusal_of(result)
-            except self.engine.dialect.loaded_dbapi.Error:
-                connection.close()  # kept, it would never know the statement
-                raise
-            self._kept.connection = connection
+        """A connection of this thread for appends; each statement on it commits by itself."""
+        pooled = self.engine.raw_connection()
+        connection = cast("Any", pooled.driver_connection)
+        pooled.detach()
+        connection.rollback()
+        connection.autocommit = True
+        try:
+            result = connection.pgconn.prepare(_APPEND, statement.encode())
+            if result.status != _COMMAND_OK:
+                raise _refusal_of(result)
+        except self.engine.dialect.loaded_dbapi.Error:
+            connection.close()  # kept, it would never know the statement
+            raise
+        self._kept.connection = connection
         return connection
 
     def close(self) -> None:
@@ -246,13 +257,13 @@ class ReadOnlyDatabase(Database):
         del work
         raise self._refusal()
 
-    def insert(self, statement: str, value: bytes) -> int | None:
+    def insert(self, statement: str, values: Sequence[bytes]) -> int | None:
         """Refuse.
 
         Raises:
             UnavailableError: always.
         """
-        del statement, value
+        del statement, values
         raise self._refusal()
 
     def _refusal(self) -> UnavailableError:

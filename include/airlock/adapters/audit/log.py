@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from airlock.adapters.audit.columns import OF_EVENT, body_of
 from airlock.adapters.audit.database import Database
 from airlock.core.audit import Kind
 from airlock.core.errors import ConflictError, NotFoundError
@@ -29,31 +30,16 @@ BATCH = 8192
 _SEQUENCER_LOCK = 7203411
 
 # The limit stands inside, or a long queue would be looked up in the events whole, once for each step.
-_WAITING = """
-    SELECT e.ingest_id, e.body, e.kind
+_WAITING = f"""
+    SELECT e.ingest_id, {OF_EVENT}
     FROM (SELECT ingest_id FROM pending ORDER BY ingest_id LIMIT :limit) p
     JOIN event e ON e.ingest_id = p.ingest_id ORDER BY e.ingest_id
-"""
-_ENTRY_BY_SEQ = """
-    SELECT l.seq, l.ingest_id, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
-    WHERE l.seq = :value
-"""
-_ENTRY_BY_INGEST_ID = """
-    SELECT l.seq, l.ingest_id, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
-    WHERE l.ingest_id = :value
-"""
-_QUEUE_SQLITE = """
-    SELECT count(*), min(json_extract(e.body, '$.received_us'))
-    FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
-"""
-_QUEUE_POSTGRESQL = """
-    SELECT count(*), min(CAST(CAST(e.body AS jsonb) ->> 'received_us' AS bigint))
-    FROM pending p JOIN event e ON e.ingest_id = p.ingest_id
-"""
-_BODIES = sa.text("""
-    SELECT l.seq, e.body FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id
-    WHERE l.seq >= :start AND l.seq < :end ORDER BY l.seq
-""")
+"""  # noqa: S608  # names of columns, all ours
+_ENTRY = f"SELECT l.seq, l.ingest_id, {OF_EVENT} FROM leaf l JOIN event e ON e.ingest_id = l.ingest_id WHERE "  # noqa: S608
+_BODIES = sa.text(_ENTRY + "l.seq >= :start AND l.seq < :end ORDER BY l.seq")
+_QUEUE = sa.text(
+    "SELECT count(*), min(e.received_us) FROM pending p JOIN event e ON e.ingest_id = p.ingest_id"
+)
 _ROOTS = sa.text(
     "SELECT idx, root FROM tile WHERE level = :level AND idx >= :start AND idx < :end ORDER BY idx"
 )
@@ -132,7 +118,7 @@ class Log:
         if not rows:
             return None
         grown = deepcopy(tree)
-        tiles = grown.extend([hash_leaf(row[1].encode()) for row in rows])
+        tiles = grown.extend([hash_leaf(body_of(row[1:])) for row in rows])
         self._take(connection, [row[0] for row in rows], tree.size)
         if tiles:
             connection.execute(
@@ -148,7 +134,7 @@ class Log:
             sa.text("INSERT INTO checkpoint (tree_size, root, note) VALUES (:size, :root, :note)"),
             {"size": new.size, "root": root, "note": new.note},
         )
-        return grown, new, [row[2] for row in rows]
+        return grown, new, [row.kind for row in rows]
 
     def _take(self, connection: sa.Connection, ingest_ids: list[int], start: int) -> None:
         """Move events from the queue into the log, the first at place ``start``."""
@@ -181,8 +167,7 @@ class Log:
 
     def waiting(self) -> Waiting:
         """What the sequencer has not come to yet."""
-        question = _QUEUE_SQLITE if self.database.sqlite else _QUEUE_POSTGRESQL
-        return self.database.read(lambda connection: Waiting(*connection.execute(sa.text(question)).one()))
+        return self.database.read(lambda connection: Waiting(*connection.execute(_QUEUE).one()))
 
     def entry(self, seq: int) -> Entry:
         """The event at a place of the log.
@@ -190,7 +175,7 @@ class Log:
         Raises:
             NotFoundError: the log has no such place.
         """
-        return self._entry(_ENTRY_BY_SEQ, seq, f"entry {seq}")
+        return self._entry("l.seq = :value", seq, f"entry {seq}")
 
     def entry_of(self, ingest_id: int) -> Entry:
         """The event with a number of the event table.
@@ -198,23 +183,23 @@ class Log:
         Raises:
             NotFoundError: it is not in the log, or not yet.
         """
-        return self._entry(_ENTRY_BY_INGEST_ID, ingest_id, f"event {ingest_id}")
+        return self._entry("l.ingest_id = :value", ingest_id, f"event {ingest_id}")
 
     def bodies(self, start: int, count: int) -> list[bytes]:
         """Bodies of the entries from ``start`` on, at most ``count``, in the order of the log."""
         values = {"start": start, "end": start + count}
         rows = self.database.read(lambda connection: connection.execute(_BODIES, values).all())
-        return [row[1].encode() for row in rows]
+        return [body_of(row[2:]) for row in rows]
 
-    def _entry(self, question: str, value: int, what: str) -> Entry:
+    def _entry(self, condition: str, value: int, what: str) -> Entry:
         row = self.database.read(
-            lambda connection: connection.execute(sa.text(question), {"value": value}).one_or_none()
+            lambda connection: connection.execute(sa.text(_ENTRY + condition), {"value": value}).one_or_none()
         )
         if row is None:
             raise NotFoundError(
                 f"{what} is not in the log", fix="wait for the sequencer, or look at `airlock status`"
             )
-        return Entry(row[0], row[1], row[2].encode())
+        return Entry(row[0], row[1], body_of(row[2:]))
 
     def seqs(self, ingest_ids: Sequence[int]) -> dict[int, int]:
         """Places in the log by number of the event table; events that wait have none."""
@@ -326,7 +311,7 @@ def _tree(connection: sa.Connection) -> Tree:
 
 def _until_new_key(rows: Sequence[Any]) -> Sequence[Any]:
     for place, row in enumerate(rows):
-        if row[2] in (Kind.KEY_ROTATED, Kind.LOG_RESTARTED):
+        if row.kind in (Kind.KEY_ROTATED, Kind.LOG_RESTARTED):
             return rows[: place + 1]
     return rows
 
@@ -371,7 +356,7 @@ class _Hashes:
         start = index * TILE_WIDTH
         span = {"start": start, "end": start + TILE_WIDTH}
         if level == 0:
-            rows = [(row[0], hash_leaf(row[1].encode())) for row in self._connection.execute(_BODIES, span)]
+            rows = [(row[0], hash_leaf(body_of(row[2:]))) for row in self._connection.execute(_BODIES, span)]
         else:
             below = self._connection.execute(_ROOTS, {"level": level - 1, **span})
             rows = [(row[0], bytes(row[1])) for row in below]

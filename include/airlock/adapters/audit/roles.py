@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from airlock.adapters.audit.columns import NAMES
 from airlock.adapters.audit.database import Database
 from airlock.core.errors import ConfigurationError
 
@@ -24,7 +25,7 @@ _GRANTS = (
     "GRANT SELECT ON {tables} TO airlock_reader",
     "GRANT airlock_reader TO airlock_writer",
     "GRANT airlock_writer TO airlock_sequencer, airlock_privacy",
-    "GRANT INSERT (body) ON event TO airlock_writer",
+    f"GRANT INSERT ({NAMES}) ON event TO airlock_writer",
     "GRANT INSERT ON personal TO airlock_writer",
     "GRANT INSERT ON leaf, tile, checkpoint, anchor_receipt TO airlock_sequencer",
     "GRANT DELETE ON pending TO airlock_sequencer",
@@ -56,7 +57,7 @@ def apply_roles(database: Database) -> None:
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO airlock_reader, airlock_owner")
         for table in _TABLES:
             connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO airlock_owner")
-        for function in ("airlock_append_only", "airlock_fill", "airlock_queue"):
+        for function in ("airlock_append_only", "airlock_queue"):
             connection.exec_driver_sql(f"ALTER FUNCTION {function}() OWNER TO airlock_owner")
         others = ", ".join(["PUBLIC", *(role for role in ROLES if role != "airlock_owner")])
         connection.exec_driver_sql(f"REVOKE ALL ON {tables} FROM {others}")

@@ -1,21 +1,21 @@
 """Reads the whole log for verification, in ranges that several processes share.
 
-Nothing of the database is believed: hashes are computed from the bodies and compared with what is
-stored, and so is each column that questions are asked by.
+Nothing of the database is believed: hashes are computed from the columns that questions are asked by, and
+compared with what is stored.
 """
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from airlock.adapters.audit.bulk import hash_at_once
+from airlock.adapters.audit.columns import COLUMNS, OF_EVENT, body_of
 from airlock.adapters.audit.database import ReadOnlyDatabase
-from airlock.adapters.audit.store import KEY_HASH_BYTES
-from airlock.core.canonical import canonical_json, parse_json, sha256
+from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import AirlockError
 from airlock.core.merkle import TILE_WIDTH, complete_root
 from airlock.proof import HASH_SIZE, hash_leaf
@@ -23,11 +23,11 @@ from airlock.proof import HASH_SIZE, hash_leaf
 RANGE = 16 * TILE_WIDTH
 """Entries that are read at once."""
 
-COLUMNS = ("kind", "release_id", "workload", "version", "actor", "occurred_us")
-_ROWS = """
-    SELECT e.body, {columns} FROM leaf l LEFT JOIN event e ON e.ingest_id = l.ingest_id
+_ROWS = f"""
+    SELECT {OF_EVENT} FROM leaf l LEFT JOIN event e ON e.ingest_id = l.ingest_id
     WHERE l.seq >= ? AND l.seq < ? ORDER BY l.seq
-"""
+"""  # noqa: S608  # names of columns, all ours
+_OCCURRED = COLUMNS.index("occurred_us")
 _TILES = "SELECT idx, root, data FROM tile WHERE level = ? AND idx >= ? AND idx < ? ORDER BY idx"
 
 
@@ -51,7 +51,6 @@ REMOVED = "an event was removed"
 REORDERED = "events were exchanged"
 INSERTED = "an event was inserted"
 TILE = "a stored part of the tree was changed"
-COLUMN = "a column says something else than its event"
 MALFORMED = "an event is not in canonical form"
 
 
@@ -83,64 +82,83 @@ def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
         end: the one after the last.
         strict: also require each body to be canonical JSON, byte for byte.
     """
-    database = ReadOnlyDatabase(url)
     found = Scan(start)
     parts = []
-    with database.engine.connect() as connection:
-        reader = _Reader(connection.connection.cursor(), sqlite=database.sqlite, strict=strict)
-        for first in range(start, end, RANGE):
-            last = min(first + RANGE, end)
-            part = reader.read(first, last)
-            parts.append(part.hashes)
-            found.roots += part.roots
-            found.suspects += part.suspects
-            found.times += part.times
-            if len(part.hashes) < (last - first) * HASH_SIZE:
-                break
+    reader = _reader(url)
+    for first in range(start, end, RANGE):
+        last = min(first + RANGE, end)
+        part = reader.read(first, last, strict=strict)
+        parts.append(part.hashes)
+        found.roots += part.roots
+        found.suspects += part.suspects
+        found.times += part.times
+        if len(part.hashes) < (last - first) * HASH_SIZE:
+            break
     found.hashes = b"".join(parts)
     return found
+
+
+@cache
+def _reader(url: str) -> _Reader:
+    """One for each process that helps to verify; its connection ends with it."""
+    database = ReadOnlyDatabase(url)
+    pooled = database.engine.raw_connection()
+    connection = cast("Any", pooled.driver_connection)
+    pooled.detach()
+    if not database.sqlite:
+        connection.autocommit = True  # each question sees the log as it is then
+    return _Reader(connection.cursor(), sqlite=database.sqlite)
 
 
 class _Reader:
     """Reads ranges of entries: at once where all is well, row by row to say what is not."""
 
-    def __init__(self, cursor: Any, *, sqlite: bool, strict: bool) -> None:
+    def __init__(self, cursor: Any, *, sqlite: bool) -> None:
         self._cursor = cursor
         self._sqlite = sqlite
-        self._strict = strict
-        # SQLite computes its columns itself, and finds keys by what the event says.
-        columns = COLUMNS if sqlite else (*COLUMNS, "key_hash")
-        self._rows = _ROWS.format(columns=", ".join(f"e.{name}" for name in columns))
 
-    def read(self, first: int, last: int) -> Scan:
+    def read(self, first: int, last: int, *, strict: bool) -> Scan:
         """Hash, compare and classify what stands at the places from ``first`` to ``last``."""
-        if not (self._sqlite or self._strict):
-            times: list[int] = []
-            hashes = hash_at_once(self._cursor, first, last, times)
-            if hashes is not None:
-                part = self._compared(first, hashes)
-                part.times = array("q", times)
-                if not part.suspects:
-                    return part
-        return self._read_closely(first, last)
+        # What is in no complete tile yet has nothing to be compared with, so it is read row by row.
+        whole = last - (last - first) % TILE_WIDTH
+        if self._sqlite or strict or whole == first:
+            return self._read_closely(first, last, strict=strict)
+        part = self._read_at_once(first, whole) or self._read_closely(first, whole, strict=strict)
+        if whole < last and len(part.hashes) == (whole - first) * HASH_SIZE:
+            rest = self._read_closely(whole, last, strict=strict)
+            part.hashes += rest.hashes
+            part.suspects += rest.suspects
+            part.times += rest.times
+        return part
 
-    def _read_closely(self, first: int, last: int) -> Scan:
-        rows = self._ask(self._rows, (first, last))
+    def _read_at_once(self, first: int, last: int) -> Scan | None:
+        found = hash_at_once(self._cursor, first, last)
+        if found is None:
+            return None
+        part = self._compared(first, found[0])
+        part.times = array("q", found[1].tobytes())
+        return None if part.suspects else part
+
+    def _read_closely(self, first: int, last: int, *, strict: bool) -> Scan:
+        rows = self._ask(_ROWS, (first, last))
         gap = self._gap(first, last) if len(rows) != last - first else None
         if gap is not None:
             rows = rows[: gap - first]
         suspects: list[Suspect] = []
-        hashes = _hash_rows(rows, first, suspects, strict=self._strict)
+        hashes = _hash_rows(rows, first, suspects, strict=strict)
         part = self._compared(first, hashes)
         part.suspects[:0] = suspects
-        times = [row[1 + COLUMNS.index("occurred_us")] for row in rows]
+        times = [row[_OCCURRED] for row in rows]
         part.times = array("q", [time if isinstance(time, int) else -1 for time in times])
         if gap is not None:
             part.suspects.append(Suspect(REMOVED, gap, f"the log has no entry {gap}"))
         return part
 
     def _ask(self, question: str, values: tuple[int, ...]) -> list[Any]:
-        self._cursor.execute(question if self._sqlite else question.replace("?", "%s"), values)
+        if self._sqlite:
+            self._cursor.execute(question, values)
+        else:
+            self._cursor.execute(question.replace("?", "%s"), values, binary=True)
         rows: list[Any] = self._cursor.fetchall()
         return rows
 
@@ -175,48 +193,20 @@ class _Reader:
 def _hash_rows(rows: list[Any], first: int, suspects: list[Suspect], *, strict: bool) -> list[bytes]:
     """Leaf hashes of rows; a missing event hashes to nothing."""
     hashes: list[bytes] = []
-    for body, *columns in rows:
+    for row in rows:
         seq = first + len(hashes)
-        if body is None:
-            suspects.append(Suspect(REMOVED, seq, f"entry {seq} has no event"))
+        try:
+            data = body_of(row)
+        except (TypeError, UnicodeEncodeError):
+            gone = all(value is None for value in row)
+            text = f"entry {seq} has no event" if gone else f"entry {seq} holds a value of another type"
+            suspects.append(Suspect(REMOVED if gone else MODIFIED, seq, text))
             hashes.append(bytes(HASH_SIZE))
             continue
-        data = body.encode()
-        suspects.extend(_compare(seq, body, columns))
         if strict:
             suspects.extend(_malformed(seq, data))
         hashes.append(hash_leaf(data))
     return hashes
-
-
-def _compare(seq: int, body: str, columns: list[Any]) -> Iterator[Suspect]:
-    """Compare the columns of one event with its body."""
-    # Canonical JSON sorts its keys, so the columns stand at known places; what holds escapes does not
-    # match and is looked at more closely.
-    kind, release_id, workload, version, actor, occurred, *key_hash = columns
-    place = body.rfind('"kind":"')
-    if (
-        not key_hash
-        and body.startswith(f'"kind":"{kind}","occurred_us":{occurred},"received_us":', place)
-        and body.endswith(
-            f',"release_id":"{release_id}","schema_version":1,"version":"{version}","workload":"{workload}"}}'
-        )
-        and body.startswith(f'{{"actor":"{actor}","data":{{')
-    ):
-        return
-    try:
-        event = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        yield Suspect(MALFORMED, seq, f"entry {seq} is no JSON: {error}")
-        return
-    said = event if isinstance(event, dict) else {}
-    for name, value in zip(COLUMNS, columns, strict=False):
-        if said.get(name) != value or type(said.get(name)) is not type(value):
-            text = f"column {name} of entry {seq} says {value!r}, the event {said.get(name)!r}"
-            yield Suspect(COLUMN, seq, text)
-    expected = sha256(str(said.get("key")).encode())[:KEY_HASH_BYTES]
-    if key_hash and bytes(key_hash[0]) != expected:
-        yield Suspect(COLUMN, seq, f"column key_hash of entry {seq} belongs to another key than the event's")
 
 
 def _malformed(seq: int, data: bytes) -> Iterator[Suspect]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from airlock.adapters.audit.columns import COLUMNS
 from airlock.adapters.audit.database import Database
 
 TABLES = ("event", "pending", "leaf", "tile", "checkpoint", "anchor_receipt", "personal")
@@ -28,10 +29,17 @@ _OTHER = sa.text("""
     AND (relhasrules OR relrowsecurity OR relhassubclass OR relkind <> 'r')
     ORDER BY relname
 """)
-_KEY_INDEX = sa.text("""
-    SELECT i.indisunique AND i.indisvalid AND i.indisready
-    AND pg_get_indexdef(i.indexrelid) LIKE '% (key_hash)'
-    FROM pg_index i WHERE i.indexrelid = to_regclass('event_key')
+_KEY = sa.text("""
+    SELECT i.indisvalid AND i.indisready AND NOT c.condeferrable
+    AND pg_get_constraintdef(c.oid) = 'EXCLUDE USING hash (key WITH =)'
+    FROM pg_constraint c JOIN pg_index i ON i.indexrelid = c.conindid
+    WHERE c.conname = 'event_key' AND c.conrelid = to_regclass('event')
+""")
+_COLUMNS = sa.text("""
+    SELECT attname, format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
+        || CASE WHEN attgenerated <> '' THEN ' GENERATED' ELSE '' END
+    FROM pg_attribute
+    WHERE attrelid = to_regclass('event') AND attnum > 0 AND NOT attisdropped
 """)
 _SCHEMA = sa.text("SELECT quote_ident(current_schema())")
 
@@ -68,11 +76,12 @@ def _sqlite_problems(database: Database) -> Iterator[str]:
 
 def _postgresql_problems(database: Database) -> Iterator[str]:
     tables = {"tables": list(TABLES)}
-    triggers, other, index, schema = database.read(
+    triggers, other, unique, columns, schema = database.read(
         lambda connection: (
             {row[0]: tuple(row[1:]) for row in connection.execute(_TRIGGERS, tables)},
             [row[0] for row in connection.execute(_OTHER, tables)],
-            connection.scalar(_KEY_INDEX),
+            connection.scalar(_KEY),
+            {row[0]: row[1] for row in connection.execute(_COLUMNS)},
             connection.scalar(_SCHEMA),
         )
     )
@@ -85,8 +94,12 @@ def _postgresql_problems(database: Database) -> Iterator[str]:
             yield f"trigger {name} does something else"
     yield from (f"trigger {name} was added" for name in sorted(set(triggers) - set(known)))
     yield from (f"table {name} has rules, row security or heirs" for name in other)
-    if not index:
-        yield "the index that keeps keys unique is missing or not valid"
+    if not unique:
+        yield "the constraint that keeps keys unique is missing or not valid"
+    numbers = ("ingest_id", "occurred_us", "received_us")
+    expected_columns = dict.fromkeys(COLUMNS, "text NOT NULL") | dict.fromkeys(numbers, "bigint NOT NULL")
+    for name in sorted({name for name, _ in columns.items() ^ expected_columns.items()}):
+        yield f"the column {name} of event is missing, was added or has another type"
 
 
 def _expected_triggers(schema: str) -> dict[str, tuple[str, str]]:
@@ -102,6 +115,5 @@ def _expected_triggers(schema: str) -> dict[str, tuple[str, str]]:
             for table in TABLES
         },
         **{f"{table}_no_truncate": ("BEFORE TRUNCATE", made.APPEND_ONLY) for table in TABLES},
-        "event_fill": ("BEFORE INSERT OR UPDATE", made.FILL),
         "event_queue": ("AFTER INSERT", made.QUEUE.format(schema=schema)),
     }

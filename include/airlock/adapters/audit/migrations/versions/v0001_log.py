@@ -1,4 +1,4 @@
-"""The log: events as their exact bytes, the Merkle tree over them, and the one table that can be erased.
+"""The log: events, the Merkle tree over them, and the one table that can be erased.
 
 event           what happened; written by everyone, changed by nobody
 pending         which events are not in the tree yet; filled by a trigger, emptied by the sequencer
@@ -16,7 +16,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-_FIELDS = ("kind", "release_id", "workload", "version", "actor")
+_TEXTS = ("actor", "data", "deployment", "key", "kind", "release_id", "version", "workload")
 KEPT = ("event", "leaf", "tile", "checkpoint", "anchor_receipt")
 """Tables in which nothing is ever changed or removed."""
 
@@ -27,26 +27,12 @@ APPEND_ONLY = "BEGIN RAISE EXCEPTION 'the audit log is append-only'; END"
 # qualified: with the caller's search path a writer could have its own table filled instead.
 QUEUE = "BEGIN INSERT INTO {schema}.pending VALUES (NEW.ingest_id); RETURN NULL; END"
 
-# Columns that always say what the event says. Generated columns would parse the event once each, which
-# costs more than the rest of an append. Of the key half its hash: it has up to 1,000 characters, and an
-# index entry should not. Everything is qualified, for the same reason as above.
-_FILLED = " ".join(f"NEW.{name} := said OPERATOR(pg_catalog.->>) '{name}';" for name in _FIELDS)
-FILL = f"""
-    DECLARE said pg_catalog.jsonb := NEW.body::pg_catalog.jsonb;
-    BEGIN
-        {_FILLED}
-        NEW.occurred_us := said OPERATOR(pg_catalog.->>) 'occurred_us';
-        NEW.key_hash := pg_catalog.substr(
-            pg_catalog.sha256(pg_catalog.convert_to(said OPERATOR(pg_catalog.->>) 'key', 'UTF8')), 1, 16
-        );
-        RETURN NEW;
-    END
-"""
 
-
-def _generated(expression: str) -> str:
-    """Columns computed from the body, so that they can never say something else."""
-    return "".join(f"{name} TEXT GENERATED ALWAYS AS ({expression.format(name)}) STORED," for name in _FIELDS)
+# An event at most as large as in the core; its data is an object, so that readers can go on.
+def _columns(length: str, kind_of_data: str) -> str:
+    size = " + ".join(length.format(name) for name in _TEXTS)
+    texts = ", ".join(f"{name} TEXT NOT NULL" for name in _TEXTS)
+    return f"{texts}, CHECK ({size} <= 65536 AND {kind_of_data} = 'object')"
 
 
 def _sqlite() -> list[str]:
@@ -54,9 +40,9 @@ def _sqlite() -> list[str]:
         f"""
         CREATE TABLE event (
             ingest_id INTEGER PRIMARY KEY AUTOINCREMENT,
-            body TEXT NOT NULL CHECK (length(CAST(body AS BLOB)) <= 65536),
-            {_generated("json_extract(body, '$.{}')")}
-            occurred_us INTEGER GENERATED ALWAYS AS (json_extract(body, '$.occurred_us')) STORED
+            occurred_us INTEGER NOT NULL,
+            received_us INTEGER NOT NULL,
+            {_columns("length(CAST({} AS BLOB))", "json_type(data)")}
         )
         """,
         "CREATE TABLE pending (ingest_id INTEGER PRIMARY KEY)",
@@ -100,7 +86,7 @@ def _sqlite() -> list[str]:
         CREATE TRIGGER event_queue AFTER INSERT ON event
         BEGIN INSERT INTO pending VALUES (NEW.ingest_id); END
         """,
-        "CREATE UNIQUE INDEX event_key ON event (json_extract(body, '$.key'))",
+        "CREATE UNIQUE INDEX event_key ON event (key)",
         "CREATE INDEX event_occurred ON event (occurred_us)",
     ]
 
@@ -116,7 +102,7 @@ def _sqlite_refuse(table: str, *changes: str) -> list[str]:
 
 
 _SQLITE_SAME = {
-    "event": ("ingest_id = NEW.ingest_id OR json_extract(body, '$.key') = json_extract(NEW.body, '$.key')"),
+    "event": "ingest_id = NEW.ingest_id OR key = NEW.key",
     "leaf": "seq = NEW.seq OR ingest_id = NEW.ingest_id",
     "tile": "level = NEW.level AND idx = NEW.idx",
     "checkpoint": "tree_size = NEW.tree_size",
@@ -136,13 +122,15 @@ def _sqlite_no_replace(table: str, same: str) -> str:
 
 def _postgresql() -> list[str]:
     return [
+        # The constraint keeps keys unique as an index would, in half its room: keys have up to 1,000
+        # characters, of which an index of hashes holds four bytes.
         f"""
         CREATE TABLE event (
             ingest_id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            occurred_us BIGINT,
-            key_hash BYTEA NOT NULL,
-            {" ".join(f"{name} TEXT," for name in _FIELDS)}
-            body TEXT NOT NULL CHECK (octet_length(body) <= 65536)
+            occurred_us BIGINT NOT NULL,
+            received_us BIGINT NOT NULL,
+            {_columns("octet_length({})", "json_typeof(CAST(data AS json))")},
+            CONSTRAINT event_key EXCLUDE USING hash (key WITH =)
         )
         """,
         # No index: it is emptied several times a second, and what is left is read whole.
@@ -182,7 +170,6 @@ def _postgresql() -> list[str]:
         )
         """,
         f"CREATE FUNCTION airlock_append_only() RETURNS trigger LANGUAGE plpgsql AS $${APPEND_ONLY}$$",
-        f"CREATE FUNCTION airlock_fill() RETURNS trigger LANGUAGE plpgsql AS $${FILL}$$",
         *(statement for table in KEPT for statement in _postgresql_refuse(table, "UPDATE OR DELETE")),
         *_postgresql_refuse("pending", "UPDATE"),
         *_postgresql_refuse("personal", "UPDATE"),
@@ -192,14 +179,8 @@ def _postgresql() -> list[str]:
             '$body${QUEUE.format(schema="%I")}$body$', current_schema()
         ); END $$
         """,
-        """
-        CREATE TRIGGER event_fill BEFORE INSERT OR UPDATE ON event
-        FOR EACH ROW EXECUTE FUNCTION airlock_fill()
-        """,
-        "ALTER TABLE event ENABLE ALWAYS TRIGGER event_fill",
         "CREATE TRIGGER event_queue AFTER INSERT ON event FOR EACH ROW EXECUTE FUNCTION airlock_queue()",
         "ALTER TABLE event ENABLE ALWAYS TRIGGER event_queue",
-        "CREATE UNIQUE INDEX event_key ON event (key_hash)",
         "CREATE INDEX event_occurred ON event (occurred_us)",
     ]
 
