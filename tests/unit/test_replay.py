@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from airlock.core.audit import Kind
 from airlock.core.canary import Canary
+from airlock.core.decision import Outcome
 from airlock.core.errors import NotFoundError
-from airlock.core.evidence import Evidence, GateResult, Metric, Verdict
+from airlock.core.evidence import GateResult, Metric, Verdict
 from airlock.core.policy import Policy
-from airlock.core.replay import rejudge
 from airlock.services import waivers
 from airlock.services.canary import canary_report, try_canary
 from airlock.services.decide import decide
+from airlock.services.evaluate import keep_evidence
 from airlock.services.releases import open_case
-from airlock.services.replay import replay
+from airlock.services.replay import Replay, replay
 from airlock.services.zombies import rule_use
 from tests.support.deployments import (
     HOUR_US,
@@ -30,6 +31,7 @@ from tests.support.deployments import (
     fast_folder,
     make_world,
     policy_data,
+    shipped_gates,
     write_yaml,
 )
 from tests.unit.test_waiver_service import GATES, granted
@@ -119,6 +121,38 @@ def test_what_only_a_re_run_can_tell_is_said_and_not_guessed(world: World) -> No
     ]
 
 
+@pytest.mark.requirement("P-4")
+def test_a_gates_limit_that_moves_is_judged_from_its_stored_numbers(world: World) -> None:
+    world.clock.advance(hours=1)
+    release_id = world.frozen(run="measured")
+    world.evidence(release_id, relative=0.01, verdicts={"performance": None})
+    case, config = open_case(world.deployment, release_id), shipped_gates()["performance"]
+    metric = Metric(
+        name="roc_auc", value=0.8, threshold=config["floors"]["roc_auc"], direction="higher",
+        interval=(0.75, 0.85), n=500,
+    )  # fmt: skip
+    change = {"change": {"relative": 0.01, "direction": "better", "metric": "roc_auc"}}
+    result = GateResult(verdict=Verdict.PASSED, summary="fine", metrics=[metric], details=change)
+    keep_evidence(world.deployment, case, "performance", config=config, result=result, seconds=1)
+    assert decide(world.deployment, release_id).outcome is Outcome.ALLOW
+
+    def under(**changes: Any) -> Replay:
+        data = policy_data(GATES, version="1.1.0")
+        data["gates"]["performance"] = {**config, **changes}
+        return replay(world.deployment, Policy.model_validate(data), since_us=world.clock.us)
+
+    floor = {**config["floors"], "roc_auc": 0.9}
+    (found,) = under(floors=floor).changed
+    assert (found.before["outcome"], found.after["outcome"], found.unsure) == ("ALLOW", "DENY", [])
+    assert found.why == ["gate-performance fires now (deny): performance would say FAILED under policy 1.1.0"]
+    for harmless in ({**floor, "roc_auc": 0.7}, {**floor, "roc_auc": 0.8}):
+        report = under(floors=harmless)
+        assert (report.total, report.changed, report.unsure) == (1, [], [])
+    report = under(floors=floor, minimum_rows=5000)
+    assert [one.unsure for one in report.unsure] == [["performance"]]
+    assert report.changed == []
+
+
 def test_since_and_workload_narrow_it_and_many_processes_say_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,51 +172,6 @@ def test_a_release_that_cannot_be_read_hides_no_other(world: World) -> None:
     assert list(report.failed) == [event.release_id]
     assert "was changed on disk" in report.failed[event.release_id]
     assert len(report.changed) == 1
-
-
-# Gates judged again
-
-
-def record(
-    value: float, verdict: Verdict, *, interval: tuple[float, float] | None = None, **config: Any
-) -> Evidence:
-    metric = Metric(name="psi", value=value, threshold=config["psi"], direction="lower", interval=interval)
-    result = GateResult(verdict=verdict, summary="as told", metrics=[metric])
-    return Evidence(release_id="r", manifest_digest="0" * 64, gate="drift", config=config, result=result)
-
-
-@pytest.mark.requirement("P-4")
-@pytest.mark.parametrize(
-    ("evidence", "config", "expected"),
-    [
-        (record(0.1, Verdict.PASSED, psi=0.2), {"psi": 0.2}, Verdict.PASSED),
-        (record(0.1, Verdict.PASSED, psi=0.2), {"psi": 0.3}, Verdict.PASSED),
-        (record(0.1, Verdict.PASSED, psi=0.2), {"psi": 0.15}, Verdict.PASSED),
-        (record(0.1, Verdict.PASSED, psi=0.2), {"psi": 0.05}, Verdict.FAILED),
-        (record(0.1, Verdict.PASSED, psi=0.2, interval=(0.01, 0.3)), {"psi": 0.05}, None),
-        (record(0.1, Verdict.WARNED, psi=0.2), {"psi": 0.05}, None),
-        (record(0.3, Verdict.FAILED, psi=0.2), {"psi": 0.4}, None),
-        (record(0.3, Verdict.FAILED, psi=0.2), {"psi": 0.1}, Verdict.FAILED),
-        (record(0.3, Verdict.ERROR, psi=0.2), {"psi": 0.4}, Verdict.ERROR),
-        (record(0.1, Verdict.PASSED, psi=0.2, rows=5), {"psi": 0.2, "rows": 9}, None),
-        (record(0.1, Verdict.PASSED, psi=0.2), {"psi": "0.2"}, None),
-        (record(0.1, Verdict.PASSED, psi=0.2), {}, None),
-    ],
-)
-def test_a_gate_is_judged_again_only_where_its_numbers_tell(
-    evidence: Evidence, config: dict[str, Any], expected: Verdict | None
-) -> None:
-    assert rejudge(evidence, config) is expected
-
-
-@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1))
-def test_looser_never_fails_and_tighter_never_passes(value: float, old: float, new: float) -> None:
-    verdict = Verdict.PASSED if value <= old else Verdict.FAILED
-    after = rejudge(record(value, verdict, psi=old), {"psi": new})
-    if new >= old and verdict is Verdict.PASSED:
-        assert after is Verdict.PASSED
-    if new <= old and verdict is Verdict.FAILED:
-        assert after is Verdict.FAILED
 
 
 # Canary

@@ -48,6 +48,10 @@ class Record(Value):
     attempts: Annotated[list[Attempt], Field(min_length=1)]
 
 
+MITIGATION = ("no_mitigation", "mitigation_tried", "mitigation_unreadable", "mitigation_contradicted")
+"""Ids of all findings about it."""
+
+
 def mitigation_findings(
     context: GateContext,
     when: Literal["always", "failed", "never"],

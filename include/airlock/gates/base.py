@@ -50,7 +50,8 @@ class Need(StrEnum):
 class GateModule(Protocol):
     """The interface of a gate module.
 
-    ``NEEDS`` may be left out: the gate then looks at current and reference data.
+    ``NEEDS`` may be left out: the gate then looks at current and reference data. So may ``HELD``, the limits
+    that a replay can move without running the gate again (``core/held.py``): it then runs again for any.
     """
 
     __doc__: str | None

@@ -28,11 +28,12 @@ from pydantic import Field
 from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task, label_text
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.judgement import judged
 from airlock.core.statistics import exceeds, percent
 from airlock.gates._config import Uncertain
 from airlock.gates._fairness import CROSS, MOST_GROUPS, Fairness, Gap, Sampling, error_gap, measure
-from airlock.gates._mitigation import mitigation_findings
+from airlock.gates._mitigation import MITIGATION, mitigation_findings
 from airlock.gates._predictions import Groups, Predictions, groups_of, read_predictions
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
@@ -103,6 +104,19 @@ _LIMITS = {
     "error_gap": "error_gap",
 }
 """Metric → the limit it is held against, which is also the id of its finding."""
+
+HELD = tuple(
+    HeldLimit(
+        limit,
+        limit,
+        metric=metric,
+        no_effect=1.0 if metric.endswith("ratio") else 0.0,
+        failing="failing",
+        follow_ups=MITIGATION,
+        follow_up_when="mitigation",
+    )
+    for metric, limit in _LIMITS.items()
+)
 
 _RATE_OF = {
     "equalized_odds_difference": "true and false positive rates",

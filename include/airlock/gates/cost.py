@@ -26,6 +26,7 @@ from airlock.core.canonical import canonical_json
 from airlock.core.declarations import Alternative, ServingSpec
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.statistics import exceeds, percent
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
@@ -77,6 +78,27 @@ class _Measured:
     cost: float | None
     n: int | None
     method: str
+
+
+HELD = (
+    HeldLimit("maximum_cost_per_request_usd", "cost.per_request", metric="cost_per_request_usd"),
+    HeldLimit("maximum_p95_ms", "latency.p95_ms", metric="p95_ms"),
+    HeldLimit("maximum_p99_ms", "latency.p99_ms", metric="p99_ms"),
+    HeldLimit(
+        "maximum_cost_increase",
+        "cost.spike",
+        metric="cost_increase",
+        verdict=Verdict.WARNED,
+        may_be_absent=True,
+    ),
+    HeldLimit(
+        "maximum_latency_increase",
+        "latency.spike",
+        metric="latency_increase",
+        verdict=Verdict.WARNED,
+        may_be_absent=True,
+    ),
+)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -23,6 +23,7 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.statistics import exceeds, percent
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge, unusable_scores
 from airlock.profiles.compare import Comparison, compare
@@ -86,6 +87,9 @@ class Config(Value):
             },
             significance=self.significance, confidence=self.confidence, minimum_rows=self.minimum_rows,
         )  # fmt: skip
+
+
+HELD = (HeldLimit("maximum_drift_share", "drift_share", metric="drift_share"),)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -22,6 +22,7 @@ from pydantic import BeforeValidator, Field
 from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.judgement import CANNOT_TELL, judged
 from airlock.core.statistics import percent
 from airlock.gates._calibration import Calibration, calibration
@@ -95,6 +96,20 @@ class Config(Uncertain):
         """The primary metric of a task; ``None`` where none is named that it has."""
         name = self.primary_metric.get(task)
         return name if name in METRICS[task] else None
+
+
+HELD = (
+    HeldLimit("floors.*", "floor", may_be_absent=True),
+    HeldLimit(
+        "maximum_worsening",
+        "worse_than_champion",
+        metric="change",
+        sign=-1,
+        no_effect=0.0,
+        may_be_absent=True,
+    ),
+    HeldLimit("maximum_calibration_error", "calibration", metric="calibration_error", verdict=Verdict.WARNED),
+)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

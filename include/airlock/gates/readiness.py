@@ -24,6 +24,7 @@ from airlock.core.base import Value
 from airlock.core.declarations import ReadinessSpec, Signal
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.experiments import check_plans
+from airlock.core.held import HeldLimit
 from airlock.core.statistics import exceeds
 from airlock.gates.base import GateContext, Stage
 
@@ -48,6 +49,17 @@ class Config(Value):
         float, Field(gt=0, description="longest time until the fallback answers")
     ]
     require_rehearsal: Annotated[bool, Field(description="whether a rollback never tried is a warning")]
+
+
+HELD = (
+    HeldLimit(
+        "maximum_hours_between_checks",
+        "monitoring.pause",
+        metric="monitoring_pause_hours",
+        may_be_absent=True,
+    ),
+    HeldLimit("maximum_rollback_minutes", "rollback.time", metric="rollback_minutes", may_be_absent=True),
+)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -15,12 +15,14 @@ from typing import Any
 
 from airlock.core.audit import Event, Kind
 from airlock.core.decision import Ruling, required_gates, rule_on
-from airlock.core.errors import AirlockError, UnavailableError
+from airlock.core.errors import AirlockError, ConfigurationError, UnavailableError
 from airlock.core.evidence import Evidence
+from airlock.core.held import HeldLimit, rejudged
 from airlock.core.policy import Policy
-from airlock.core.replay import Difference, rejudge, summary_of, why_different
+from airlock.core.replay import Difference, summary_of, why_different
 from airlock.core.waiver import Waiver
 from airlock.core.workload import Workload
+from airlock.gates import load_gate
 from airlock.ports import EvidenceStore, PolicyEngine
 from airlock.services.deployment import Deployment
 from airlock.services.stored import Fields, stored_evidence, stored_manifest
@@ -177,7 +179,11 @@ class Again:
     """Decides single releases again under one policy."""
 
     def __init__(
-        self, evidence: EvidenceStore, engine: PolicyEngine, policy: Policy, waivers: Sequence[Held] = ()
+        self,
+        evidence: EvidenceStore,
+        engine: PolicyEngine,
+        policy: Policy,
+        waivers: Sequence[Held] = (),
     ) -> None:
         self._evidence = evidence
         self._engine = engine
@@ -229,12 +235,13 @@ class Again:
         # None for the scoring pass, and for a gate that is not asked any more.
         if config is None or config == pinned.get(record.gate):
             return record, True
-        verdict = rejudge(record, _complete(config, record.config))
-        if verdict is None or verdict is record.verdict:
-            return record, verdict is not None
-        summary = f"{record.gate} would say {verdict} under policy {self._policy.version}"
-        result = record.result.model_copy(update={"verdict": verdict, "summary": summary})
-        return record.model_copy(update={"result": result}), True
+        after = rejudged(record, _complete(config, record.config), limits_held_by(record.gate))
+        if after is None:
+            return record, False
+        if after is not record:
+            summary = f"{record.gate} would say {after.verdict} under policy {self._policy.version}"
+            after = after.model_copy(update={"result": after.result.model_copy(update={"summary": summary})})
+        return after, True
 
     def _policy_without(self, gates: frozenset[str]) -> Policy:
         if gates not in self._without:
@@ -268,6 +275,14 @@ class Again:
 
     def _read_workload(self, digest: str) -> Workload:
         return Workload.from_bytes(self._evidence.get(digest))
+
+
+def limits_held_by(gate: str) -> Sequence[HeldLimit]:
+    """The limits of a gate that can move without a re-run; none of a gate that does not exist any more."""
+    try:
+        return getattr(load_gate(gate), "HELD", ())
+    except ConfigurationError:
+        return ()
 
 
 def _was_asked(before: Mapping[str, Any], gate: str) -> bool:
