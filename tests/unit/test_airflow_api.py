@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -81,3 +82,38 @@ def test_a_seat_asks_again_when_it_waits_without_an_answer(
 
     assert client(monkeypatch, answer).asks_again("d", "r", "seat", 1) is expected
     assert asked == ["/api/v2/dags/d/dagRuns/r/taskInstances/seat/1/hitlDetails"]
+
+
+@pytest.mark.parametrize(
+    ("ago", "pauses"), [(3600, 0), (airflow_api.SETTLED_SECONDS + 5, 0), (5, 1), (-60, 1), (None, 1)]
+)
+def test_only_a_seat_that_began_just_now_is_left_alone_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, ago: float | None, pauses: int
+) -> None:
+    began = None if ago is None else (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+    seat = {"task_id": "seat", "map_index": 1, "state": "awaiting_input", "start_date": began}
+    slept: list[float] = []
+    monkeypatch.setattr(airflow_api.time, "sleep", slept.append)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.method == "GET"
+        return httpx.Response(200, json={"task_instances": [seat], "next_cursor": None})
+
+    client(monkeypatch, answer).wait_for_seat("d", "r", "seat", 1)
+    assert len(slept) == pauses
+
+
+def test_a_seat_is_asked_again_alone_and_who_is_asked_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        people = {"assigned_users": [{"id": "7", "name": "grace"}]}
+        return httpx.Response(200, json=people if request.method == "GET" else {})
+
+    api = client(monkeypatch, answer)
+    assert api.asked_people("d", "r+1", "seat", 1) == {"7"}
+    api.clear_task("d", "r+1", "seat", 1)
+    body = json.loads(sent[1].content)
+    assert (body["task_ids"], body["dag_run_id"]) == ([["seat", 1]], "r+1")
+    assert body["dry_run"] is body["only_failed"] is body["reset_dag_runs"] is False

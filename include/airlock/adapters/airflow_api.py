@@ -27,6 +27,9 @@ TIMEOUT_SECONDS = 30.0
 RETRY_SECONDS: tuple[float | None, ...] = (0.5, 1.0, 2.0, 4.0, None)
 """Pauses before a change is sent again that Airflow could not take just now; ``None`` gives up."""
 
+SETTLED_SECONDS = 30
+"""A task that began longer ago has parked long since; its scheduler may still be busy with a younger one."""
+
 PAGE = 100
 """Rows asked for at once; Airflow's own limit unless `[api] maximum_page_limit` says otherwise."""
 
@@ -276,12 +279,16 @@ class AirflowClient:
     def wait_for_seat(
         self, dag_id: str, run_id: str, task_id: str, map_index: int, seconds: float = 60
     ) -> None:
-        """Wait until a task waits for input and has done so for a moment."""
+        """Wait until a task waits for input and has done so for a moment, or began long enough ago."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             seats = self.task_instances(dag_id, run_id, task_id)
-            if any(seat["map_index"] == map_index and seat["state"] == "awaiting_input" for seat in seats):
-                time.sleep(1)
+            waiting = [
+                seat for seat in seats if seat["map_index"] == map_index and seat["state"] == "awaiting_input"
+            ]
+            if waiting:
+                if not _began_before(waiting[0], SETTLED_SECONDS):
+                    time.sleep(1)
                 return
             time.sleep(0.5)
         raise UnavailableError(f"task {task_id}[{map_index}] does not wait for an answer", where=run_id)
@@ -301,6 +308,15 @@ def service_client(settings: Settings) -> AirflowClient:
             fix="set AIRLOCK_SERVICE_USER and AIRLOCK_SERVICE_PASSWORD to a user who may edit tasks",
         )
     return AirflowClient(settings.airflow_url, settings.service_user, password)
+
+
+def _began_before(task: dict[str, Any], seconds: float) -> bool:
+    """Whether a task instance started longer ago than that, by the clocks of both machines."""
+    try:
+        started = datetime.fromisoformat(str(task.get("start_date")))
+    except ValueError:
+        return False
+    return (datetime.now(UTC) - started).total_seconds() > seconds
 
 
 def _known(params: dict[str, Any]) -> dict[str, Any]:

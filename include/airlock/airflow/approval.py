@@ -68,8 +68,7 @@ class SeatOperator(HITLOperator):
                 raise AirflowFailException(
                     "nobody answered in time; the seat is closed and nothing was approved"
                 )
-            user = event.get("responded_by_user") or {}
-            return self._answer(recorder, context, event, str(user.get("name") or ""))
+            return self._answer(recorder, context, event, answerer(recorder, event))
 
     def _answer(
         self, recorder: Recorder | RequestRecorder, context: Context, event: dict[str, Any], user: str
@@ -106,6 +105,19 @@ class SeatOperator(HITLOperator):
         ]
         self.response_timeout = timedelta(seconds=asked.seconds_left)
         super().execute(context)
+
+
+def answerer(recorder: Recorder | RequestRecorder, event: dict[str, Any]) -> str:
+    """Name of the user who answered, as people.yaml has it.
+
+    A name alone is not enough: where Airflow numbers its users, somebody else can be given a name that was
+    free. A number that people.yaml does not have for the name is shown with it, and belongs to nobody.
+    """
+    user = event.get("responded_by_user") or {}
+    name, number = str(user.get("name") or ""), str(user.get("id") or "")
+    person = recorder.deployment.config.people().find(name)
+    known = {"", person.airflow_id or person.user} if person is not None else {number}
+    return name if number in known else f"{name}#{number}"
 
 
 def seats(roles: Any, *, desk: Desk = "release") -> Any:
