@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from psycopg import DatabaseError
+from sqlalchemy.engine import make_url
 
+from airlock.adapters.audit import Database, Log, SqlAuditStore
+from airlock.adapters.audit.roles import apply_roles
 from airlock.adapters.settings import Settings
+from airlock.core.errors import UnavailableError
+from tests.support.cluster import MissingError, Postgres
+from tests.support.databases import integrate_all, make_event
+from tests.support.deployments import ManualClock
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yaml"
@@ -166,6 +176,78 @@ def test_a_worker_holds_no_key_to_airflow(services: dict[str, Any]) -> None:
     text = "\n".join(texts(services["worker"]))
     assert "AIRFLOW_DB_PASSWORD" not in text
     assert "POSTGRES_PASSWORD" not in text
+
+
+@pytest.mark.requirement("E-2")
+def test_no_process_that_runs_owns_the_audit_log(services: dict[str, Any]) -> None:
+    """Who owns the tables could switch their triggers off; who cannot sign could not sign what they wrote."""
+    for name in [*AIRFLOW, "sequencer", "courier"]:
+        url = make_url(VARIABLE.sub("x", services[name]["environment"]["AIRLOCK_AUDIT_URL"]))
+        expected = {"airflow-init": "airlock", "sequencer": "airlock_signer"}.get(name, "airlock_app")
+        assert url.username == expected, name
+        text = "\n".join(texts(services[name]))
+        assert ("{AIRLOCK_DB_PASSWORD" in text) == (name == "airflow-init"), name
+        assert ("{AIRLOCK_SIGNER_DB_PASSWORD" in text) == (name == "sequencer"), name
+    assert "airlock audit roles --apply" in services["airflow-init"]["command"][-1]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Postgres]:
+    """Databases and roles as the container's script makes them."""
+    names = re.findall(r"^([A-Z_]+_DB_PASSWORD)=$", example(), re.MULTILINE)
+    try:
+        found = Postgres({name: secrets.token_hex(16) for name in names})
+    except MissingError as error:
+        pytest.skip(str(error))
+    try:
+        found.create(tmp_path)
+        yield found
+    finally:
+        found.drop()
+
+
+@pytest.mark.requirement("E-2")
+def test_each_login_may_do_its_part_and_nothing_else(server: Postgres) -> None:
+    def database(login: str) -> Database:
+        password = server.passwords[f"{login.upper()}_DB_PASSWORD"]
+        url = server.server.set(
+            drivername="postgresql+psycopg",
+            database=f"{server.prefix}airlock",
+            username=server.prefix + login,
+            password=password,
+        )
+        return Database(url.render_as_string(hide_password=False))
+
+    def refused(login: str, statement: str) -> bool:
+        with closing(server.connect("airlock", user=login)) as connection, suppress(DatabaseError):
+            connection.execute(statement)
+            return False
+        return True
+
+    owner = database("airlock")
+    for _ in range(2):  # as at every start
+        owner.migrate()
+        apply_roles(owner)
+    store = SqlAuditStore(database("airlock_app"), ManualClock())
+    recorded = store.append(make_event())
+    assert store.events() == [recorded]
+    with pytest.raises(UnavailableError, match="permission denied"):
+        integrate_all(Log(store.database))
+    log = Log(database("airlock_signer"))
+    assert integrate_all(log).size == 1
+    log.add_receipt("here", 1)
+    for login in ("airlock_app", "airlock_signer"):
+        for table in ("event", "leaf", "tile", "checkpoint", "anchor_receipt"):
+            assert refused(login, f"DELETE FROM {table}"), (login, table)  # noqa: S608
+            assert refused(login, f"ALTER TABLE {table} DISABLE TRIGGER ALL"), (login, table)
+        assert refused(login, "UPDATE event SET actor = 'omar'")
+        assert refused(login, "INSERT INTO event (ingest_id) VALUES (7)")
+    for table in ("pending", "personal", "leaf"):
+        assert refused("airlock_app", f"DELETE FROM {table}"), table  # noqa: S608
+    assert refused("airlock_app", "INSERT INTO checkpoint VALUES (1, '', '')")
+    assert refused("airlock_app", "INSERT INTO pending VALUES (1)")
+    for one in (owner, store.database, log.database):
+        one.close()
 
 
 def test_services_run_without_root_and_privileges(services: dict[str, Any]) -> None:

@@ -35,6 +35,9 @@ ONE_SHOT = "airflow-init"
 COMPONENTS = ("airflow", "celery", "mlflow", "airlock")
 """Each has a database and a role of its name."""
 
+MEMBERS = ("airlock_app", "airlock_signer")
+"""Logins with some of the rights in the audit store's database."""
+
 IMAGE = ("config", "dags", "plugins")
 """Folders of the project that are in the image, beside the installed package."""
 
@@ -91,7 +94,8 @@ class Postgres:
         """Run the container's script; in it, only the names are others."""
         text = (ROOT / "config/compose/postgres-init.sh").read_text()
         script = folder / "postgres-init.sh"
-        script.write_text(re.sub(r"^create (?=\w+ [A-Z])", f"create {self.prefix}", text, flags=re.MULTILINE))
+        text = re.sub(r"^(create|member) (?=\w+ [A-Z])", rf"\1 {self.prefix}", text, flags=re.MULTILINE)
+        script.write_text(re.sub(r"^(member .+ )(\w+)$", rf"\1{self.prefix}\2", text, flags=re.MULTILINE))
         environment = {
             "PATH": os.environ["PATH"],
             "PGHOST": str(self.server.host),
@@ -107,7 +111,8 @@ class Postgres:
         with self.connect() as connection:
             for component in COMPONENTS:
                 connection.execute(f'DROP DATABASE IF EXISTS "{self.prefix}{component}" WITH (FORCE)')
-                connection.execute(f'DROP ROLE IF EXISTS "{self.prefix}{component}"')
+            for role in (*MEMBERS, *COMPONENTS):
+                connection.execute(f'DROP ROLE IF EXISTS "{self.prefix}{role}"')
 
 
 class Redis:

@@ -38,7 +38,8 @@ def apply_roles(database: Database) -> None:
 
     Raises:
         ConfigurationError: the database is SQLite, which has no roles.
-        UnavailableError: the user may not create roles, or the schema is not there.
+        UnavailableError: the user may not create roles, or may not grant those that there are, or the schema
+            is not there.
     """
     if database.sqlite:
         raise ConfigurationError(
@@ -54,7 +55,9 @@ def apply_roles(database: Database) -> None:
             if role not in known:
                 connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
         schema = connection.scalar(sa.text("SELECT quote_ident(current_schema())"))
-        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO airlock_reader, airlock_owner")
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO airlock_reader")
+        # Without CREATE only a superuser could give it the tables.
+        connection.exec_driver_sql(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO airlock_owner")
         for table in _TABLES:
             connection.exec_driver_sql(f"ALTER TABLE {table} OWNER TO airlock_owner")
         for function in ("airlock_append_only", "airlock_queue"):
