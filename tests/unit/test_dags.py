@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from airlock.core.errors import (
     SandboxError,
     UnavailableError,
 )
+from airlock.core.task import is_own_dag
 from airlock.gates import gate_names
 from tests.support.deployments import (
     WORKLOAD,
@@ -106,6 +108,53 @@ print(json.dumps([dags, [name for name in {HEAVY!r} if name in sys.modules]]))
     # The shipped workloads are there, and none of them is broken: else this would prove nothing.
     assert set(dags) == {f"release__{path.stem}" for path in (ROOT / "config" / "workloads").glob("*.yaml")}
     assert all("broken" not in tags for tags in dags.values())
+
+
+@pytest.mark.requirement("E-1")
+def test_every_dag_of_ours_has_a_name_by_which_its_outcomes_are_recorded(config: Path) -> None:
+    """The listener and the reconciliation know our DAGs by the beginning of their names."""
+    from airflow.sdk import DAG
+
+    found = [
+        value
+        for path in sorted((ROOT / "dags").glob("*.py"))
+        for value in runpy.run_path(str(path)).values()
+        if isinstance(value, DAG)
+    ]
+    assert len(found) >= 6
+    for dag in found:
+        assert "airlock" in dag.tags, dag.dag_id
+        assert is_own_dag(dag.dag_id), dag.dag_id
+
+
+@pytest.mark.requirement("E-1")
+@pytest.mark.parametrize("dag_id", ["airlock__waivers", "retrain__loan-model", "monitor__loan-model"])
+def test_the_listener_records_how_a_task_of_each_dag_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dag_id: str
+) -> None:
+    from airlock.airflow import listener
+
+    world = make_world(tmp_path / "world")
+    monkeypatch.setattr("airlock.services.deployment.open_deployment", lambda: world.deployment)
+    run = {"dag_id": dag_id, "run_id": "scheduled__1", "map_index": -1, "max_tries": 1}
+    context = SimpleNamespace(dag_run=SimpleNamespace(conf=None))
+
+    def ti(task_id: str, try_number: int) -> Any:
+        return SimpleNamespace(task_id=task_id, try_number=try_number, _ti_context_from_server=context, **run)
+
+    listener.on_task_instance_failed("running", ti("review", 1), ValueError("no"))
+    listener.on_task_instance_success("running", ti("review", 2))
+    listener.on_task_instance_skipped("running", ti("said", 1))
+    listener.on_task_instance_success("running", SimpleNamespace(**{**vars(ti("x", 1)), "dag_id": "theirs"}))
+    found = [
+        (event.data["task_id"], event.data["state"], event.release_id, event.data["dag_id"])
+        for event in world.events(Kind.TASK_OUTCOME)
+    ]
+    assert found == [
+        ("review", "up_for_retry", "", dag_id),
+        ("review", "success", "", dag_id),
+        ("said", "skipped", "", dag_id),
+    ]
 
 
 def test_the_dag_file_holds_no_logic() -> None:

@@ -326,6 +326,44 @@ def test_green_in_airflow_takes_nothing_away_from_red_in_the_store(
     assert outcomes(world) == [("score", 1, "failed", "operator"), ("score", 1, "success", "reconciled")]
 
 
+@pytest.mark.requirement("E-1")
+@pytest.mark.parametrize(
+    ("dag_id", "workload"),
+    [("airlock__waivers", ""), ("retrain__loan-model", "loan-model"), ("monitor__loan-model", "loan-model")],
+)
+def test_tasks_that_are_about_no_release_are_recorded_as_well(
+    world: World, airflow: FakeAirflow, dag_id: str, workload: str
+) -> None:
+    airflow.run(dag_id=dag_id, conf={}, state="failed")
+    airflow.task("review", dag_id=dag_id, state="failed", try_number=3)
+    airflow.task("said", dag_id=dag_id, state="upstream_failed", try_number=0)
+    airflow.task("known", dag_id=dag_id)
+    for number in (1, 2):
+        airflow.earlier("review", dag_id=dag_id, state="failed", try_number=number)
+    own = {"dag_id": dag_id, "release_id": "", "workload": workload, "version": ""}
+    record_outcome(world.deployment, ref("known", **own), "success", source="listener")
+    record_outcome(world.deployment, ref("review", try_number=1, **own), "up_for_retry", source="listener")
+    assert look(world, airflow).count(Found.OUTCOME) == 3
+    assert set(outcomes(world)) == {
+        ("known", 1, "success", "listener"),
+        ("review", 1, "up_for_retry", "listener"),
+        ("review", 2, "failed", "reconciled"),
+        ("review", 3, "failed", "reconciled"),
+        ("said", 0, "upstream_failed", "reconciled"),
+    }
+    for event in world.events(Kind.TASK_OUTCOME):
+        assert (event.release_id, event.workload, event.version) == ("", workload, "")
+    assert look(world, airflow).findings == []
+
+
+@pytest.mark.requirement("E-1")
+def test_other_people_s_dags_are_not_ours_to_record(world: World, airflow: FakeAirflow) -> None:
+    airflow.run(dag_id="airlocked", conf={})
+    airflow.task("theirs", dag_id="airlocked")
+    assert look(world, airflow).findings == []
+    assert outcomes(world) == []
+
+
 # Changes by hand
 
 

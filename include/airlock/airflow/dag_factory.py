@@ -242,7 +242,7 @@ _RECONCILE_TEXT = """# Reconciliation
 
 Every hour Airflow is compared with the audit store. What the store does not have is appended:
 
-- the outcome of each try of each task of a release, for example of one that was killed;
+- the outcome of each try of each task of Airlock's DAGs, for example of one that was killed;
 - what people did by hand: marked, cleared, changed an XCom, paused a DAG, used a command;
 - releases whose run was deleted from Airflow, and runs the store knew nothing of.
 

@@ -13,7 +13,7 @@ from airflow.listeners import hookimpl
 from sqlalchemy import inspect, select
 
 from airlock.airflow.base import outcome_state
-from airlock.airflow.refs import is_release_dag, task_ref
+from airlock.airflow.refs import is_own_dag, task_ref
 from airlock.core.errors import AirlockError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any)
 
 
 def _record(previous_state: Any, ti: Any, state: str, error: Any) -> None:
-    if not is_release_dag(ti.dag_id):
+    if not is_own_dag(ti.dag_id):
         return
     from airlock.services.deployment import open_deployment
     from airlock.services.tasks import record_outcome
@@ -75,7 +75,7 @@ def on_dag_run_failed(dag_run: Any, msg: str) -> None:
 
 
 def _reconcile(dag_run: Any) -> None:
-    if not is_release_dag(dag_run.dag_id):
+    if not is_own_dag(dag_run.dag_id):
         return
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.taskinstancehistory import TaskInstanceHistory

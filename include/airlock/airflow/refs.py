@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airlock.core.task import DAG_PREFIX, TaskRef, is_release_dag, release_of
+from airlock.core.task import DAG_PREFIX, TaskRef, is_own_dag, is_release_dag, release_of
 
-__all__ = ["DAG_PREFIX", "is_release_dag", "release_of", "task_ref"]
+__all__ = ["DAG_PREFIX", "is_own_dag", "is_release_dag", "release_of", "task_ref"]
 
 
 def task_ref(deployment: str, ti: Any, conf: Mapping[str, Any] | None) -> TaskRef:

@@ -11,6 +11,9 @@ from airlock.core.manifest import release_id_for
 DAG_PREFIX = "release__"
 """Ids of release DAGs start with it; the rest is the workload's name."""
 
+OWN_PREFIXES = (DAG_PREFIX, "airlock__", "retrain__", "monitor__")
+"""How the ids of Airlock's DAGs begin; whatever ends in one of them is recorded."""
+
 SEAT_TASK = "seat"
 """Task id of the questions to people, in release DAGs and in those of requests."""
 
@@ -48,15 +51,23 @@ class TaskRef(Value):
         return f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}/{self.try_number}"
 
 
-def is_release_dag(dag_id: str) -> bool:
+def is_own_dag(dag_id: str) -> bool:
     """Whether a DAG is one of ours."""
+    return dag_id.startswith(OWN_PREFIXES)
+
+
+def is_release_dag(dag_id: str) -> bool:
+    """Whether the runs of a DAG are releases."""
     return dag_id.startswith(DAG_PREFIX)
 
 
 def release_of(
     deployment: str, dag_id: str, run_id: str, conf: Mapping[str, Any] | None
 ) -> tuple[str, str, str]:
-    """Release id, workload and version of a DAG run."""
+    """Release id, workload and version of a DAG run; a run that is no release has neither id nor version."""
+    if not is_release_dag(dag_id):
+        prefix, _, name = dag_id.partition("__")
+        return "", "" if prefix == "airlock" else name, ""
     workload = dag_id.removeprefix(DAG_PREFIX)
     version = str((conf or {}).get("version", ""))
     return release_id_for(deployment, workload, version, dag_id, run_id), workload, version

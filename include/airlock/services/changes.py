@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airlock.core.canonical import storable
-from airlock.core.task import is_release_dag
+from airlock.core.task import is_own_dag
 
 BY_AIRFLOW = (
     "running", "success", "failed", "skipped", "up_for_retry", "up_for_reschedule", "deferred", "queued",
@@ -24,9 +24,6 @@ BY_AIRFLOW = (
 
 EXTRA_LENGTH = 2000
 """Characters kept of what Airflow noted about a change."""
-
-SERVICE_PREFIX = "airlock__"
-"""Ids of the DAGs that serve Airlock itself; who stops one concerns us as much as who changes a run."""
 
 _HARMLESS = frozenset(
     {
@@ -92,7 +89,7 @@ def is_change(row: dict[str, Any]) -> bool:
     A row without a DAG concerns everybody: variables, connections, pools, several DAGs at once.
     """
     dag_id = row["dag_id"] or "~"
-    if dag_id != "~" and not is_release_dag(dag_id) and not dag_id.startswith(SERVICE_PREFIX):
+    if dag_id != "~" and not is_own_dag(dag_id):
         return False
     # Airflow notes the method of each request and marks commands; its own events have neither.
     by_person = row["event"].startswith("cli_") or "method" in _note(row)

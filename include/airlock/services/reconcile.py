@@ -20,11 +20,11 @@ from airlock.adapters.airflow_api import AirflowClient
 from airlock.core.audit import Event, Kind
 from airlock.core.base import Value
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
-from airlock.core.task import DAG_PREFIX, TaskRef, is_release_dag, release_of
+from airlock.core.task import OWN_PREFIXES, TaskRef, release_of
 from airlock.reporting.terminal import clean
 from airlock.services.changes import BY_AIRFLOW, Change, is_change, read_change
 from airlock.services.deployment import SYSTEM, Deployment
-from airlock.services.tasks import Ended, Outcomes, append_missing, known_outcomes
+from airlock.services.tasks import Ended, Outcomes, append_missing, known_outcomes, known_outcomes_of
 
 OVERLAP_US = 3_600_000_000
 """How far a reconciliation looks back behind the end of the last one, microseconds: for rows that were
@@ -132,7 +132,7 @@ def reconcile_all(deployment: Deployment, client: AirflowClient, since_us: int |
 
     Args:
         deployment: whose audit store.
-        client: Airflow, as a user who may read all release DAGs and the event log.
+        client: Airflow, as a user who may read all DAGs of ours and the event log.
         since_us: look back at least to here, microseconds since 1970. It can only lengthen what is looked
             at: each reconciliation goes on where the last one stopped, and the first covers everything.
 
@@ -183,9 +183,9 @@ def _submitted(deployment: Deployment) -> _Runs:
 
 
 def _runs(deployment: Deployment, client: AirflowClient) -> _Runs:
-    """The runs of all release DAGs, as Airflow knows them."""
+    """The runs of all DAGs of ours, as Airflow knows them."""
     found: _Runs = {}
-    for row in client.runs(DAG_PREFIX):
+    for row in (row for prefix in OWN_PREFIXES for row in client.runs(prefix)):
         place = row["dag_id"], row["dag_run_id"]
         release = release_of(deployment.settings.deployment, *place, row["conf"])
         found[place] = _Run(*place, row["state"], *release)
@@ -197,21 +197,23 @@ def _touched(client: AirflowClient, runs: _Runs, start_us: int) -> list[_Run]:
     if start_us == 0:
         return list(runs.values())
     since = _iso(start_us)
-    rows = [
-        *client.runs(DAG_PREFIX, updated_since=since),
-        *client.changed_task_instances(DAG_PREFIX, updated_since=since),
-    ]
-    places = {(row["dag_id"], row["dag_run_id"]) for row in rows}
+    places = set()
+    for prefix in OWN_PREFIXES:
+        rows = [
+            *client.runs(prefix, updated_since=since),
+            *client.changed_task_instances(prefix, updated_since=since),
+        ]
+        places |= {(row["dag_id"], row["dag_run_id"]) for row in rows}
     return [run for place, run in runs.items() if place in places]
 
 
 def _compare(deployment: Deployment, client: AirflowClient, run: _Run) -> Iterator[Finding]:
     """Append the missing outcomes of one run."""
     try:
-        known = known_outcomes(deployment, run.release_id)
         rows = client.task_instances(run.dag_id, run.run_id)
+        known = _known(deployment, run, rows)
         earlier = [row for latest in rows for row in _earlier(client, run, latest, known)]
-        if run.state in _OVER and not known and not _heard_of(deployment, run):
+        if run.release_id and run.state in _OVER and not known and not _heard_of(deployment, run):
             yield from _say_unknown(deployment, run)
         ended = {(run.task(row), row["state"]): str(row["end_date"] or "") for row in [*earlier, *rows]}
         last, before = _ended(run, rows), _ended(run, earlier)
@@ -223,6 +225,14 @@ def _compare(deployment: Deployment, client: AirflowClient, run: _Run) -> Iterat
         return  # deleted since the runs were listed, which the next reconciliation will say
     except InvalidInputError as error:
         yield _finding(Found.UNRECORDABLE, run, str(error))
+
+
+def _known(deployment: Deployment, run: _Run, rows: list[dict[str, Any]]) -> Outcomes:
+    """What is recorded about the tries of a run."""
+    if run.release_id:
+        return known_outcomes(deployment, run.release_id)
+    tries = [run.task(row, number) for row in rows for number in range(row["try_number"] + 1)]
+    return known_outcomes_of(deployment, tries)
 
 
 def _earlier(
@@ -288,7 +298,7 @@ def _changes(deployment: Deployment, client: AirflowClient, start_us: int, runs:
 
 
 def _append(deployment: Deployment, change: Change, runs: _Runs) -> Iterator[Finding]:
-    workload = change.dag_id.removeprefix(DAG_PREFIX) if is_release_dag(change.dag_id) else ""
+    _, workload, _ = release_of(deployment.settings.deployment, change.dag_id, change.run_id, None)
     nameless = _Run(change.dag_id, change.run_id, workload=workload)
     run = runs.get((change.dag_id, change.run_id), nameless)
     data = {

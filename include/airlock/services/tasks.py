@@ -7,7 +7,7 @@ run for tasks that never ran, were killed, or were changed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from airlock.core.audit import Kind
 from airlock.core.canonical import storable
@@ -19,6 +19,9 @@ Ended = tuple[TaskRef, str]
 
 Outcomes = dict[str, set[str]]
 """States by try; a try whose state was changed by hand has more than one."""
+
+_STATES = ("success", "failed", "skipped", "upstream_failed", "removed", "up_for_retry")
+"""In which a try can end."""
 
 ERROR_LENGTH = 2000
 """Characters of an error kept in an event."""
@@ -84,6 +87,18 @@ def known_outcomes(deployment: Deployment, release_id: str) -> Outcomes:
     return known
 
 
+def known_outcomes_of(deployment: Deployment, tasks: Iterable[TaskRef]) -> Outcomes:
+    """The recorded outcomes of tries that are about no release; they are looked up one by one."""
+    known: Outcomes = {}
+    for task in tasks:
+        found = {
+            state for state in _STATES if deployment.find(f"task/{task.key}/outcome/{state}") is not None
+        }
+        if found:
+            known[task.key] = found
+    return known
+
+
 def append_missing(
     deployment: Deployment,
     known: Outcomes,
@@ -117,8 +132,9 @@ def reconcile(deployment: Deployment, last: Sequence[Ended], earlier: Sequence[E
 
     Arguments as of ``append_missing``.
     """
-    known: Outcomes = {}
-    for release_id in {task.release_id for task, _ in [*last, *earlier]}:
+    tasks = [task for task, _ in [*last, *earlier]]
+    known = known_outcomes_of(deployment, [task for task in tasks if not task.release_id])
+    for release_id in {task.release_id for task in tasks} - {""}:
         known |= known_outcomes(deployment, release_id)
     return len(append_missing(deployment, known, last, earlier))
 
