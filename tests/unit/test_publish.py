@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -22,8 +23,10 @@ from tests.support.deployments import (
     World,
     edit,
     fast_folder,
+    limit_data,
     make_world,
     policy_data,
+    shipped_gates,
     workload_data,
     write_yaml,
 )
@@ -113,6 +116,91 @@ def test_what_nobody_owns_asks_the_heaviest_track_of_the_old_policy() -> None:
 
 
 # What counts
+
+
+COMMON = ["governance-analyst", "risk-officer"]
+WITH_ENGINEER = ["governance-analyst", "ml-platform-engineer", "risk-officer"]
+
+
+def _new_limit(data: dict[str, Any]) -> None:
+    data["limits"]["mine"] = limit_data(0.5) | {"owner": "ml-platform-engineer"}
+
+
+def _new_rule(data: dict[str, Any]) -> None:
+    rule = next(rule for rule in data["rules"] if rule["id"] == "track-first")
+    data["rules"].append({**rule, "id": "mine", "owner": "ml-platform-engineer"})
+
+
+def _new_gate(data: dict[str, Any]) -> None:
+    data["gates"]["cost"] = shipped_gates()["cost"]
+    data["roles"]["ml-platform-engineer"]["gates"] = ["cost"]
+
+
+def _new_role(data: dict[str, Any]) -> None:
+    data["roles"]["friends"] = {"title": "Friends", "answers_for": "each other"}
+    data["limits"]["mine"] = limit_data(0.5) | {"owner": "friends"}
+
+
+def _take_over_limit(data: dict[str, Any]) -> None:
+    data["limits"]["red_change"] |= {"owner": "ml-platform-engineer", "value": 0.9}
+
+
+def _take_over_by_a_new_name(data: dict[str, Any]) -> None:
+    data["limits"]["other"] = {**data["limits"].pop("red_change"), "owner": "ml-platform-engineer"}
+    for rule in data["rules"]:
+        rule["when"] = rule["when"].replace("limits.red_change", "limits.other")
+        rule["owner"] = "ml-platform-engineer"
+
+
+@pytest.mark.requirement("P-3")
+@pytest.mark.parametrize(
+    ("change", "roles"),
+    [
+        (_new_limit, WITH_ENGINEER),
+        (_new_rule, WITH_ENGINEER),
+        (_new_gate, WITH_ENGINEER),
+        (_new_role, ["friends", *COMMON]),
+        (_take_over_limit, ["risk-officer"]),
+        (_take_over_by_a_new_name, WITH_ENGINEER),
+    ],
+)
+def test_an_author_who_picks_the_owner_of_something_new_is_not_enough(change: Any, roles: list[str]) -> None:
+    was = Policy.model_validate(policy_data())
+    data = copy.deepcopy(policy_data(version="1.1.0"))
+    change(data)
+    new = Policy.model_validate(data)
+    assert publish.roles_asked(publish.changes(was, new), was) == roles
+
+
+@pytest.mark.requirement("P-3")
+def test_a_gate_nobody_owned_is_not_owned_by_who_writes_an_owner_into_the_new_bundle() -> None:
+    data = policy_data()
+    data["roles"]["risk-officer"]["gates"] = []
+    was = Policy.model_validate(data)
+    data = copy.deepcopy(data) | {"version": "1.1.0"}
+    data["roles"]["ml-platform-engineer"]["gates"] = ["performance"]
+    data["gates"]["performance"] = {**data["gates"]["performance"], "maximum_worsening": 1.0}
+    new = Policy.model_validate(data)
+    assert set(publish.roles_asked(publish.changes(was, new), was)) >= set(COMMON)
+    (change,) = [one for one in publish.changes(was, new) if one.section == "gates"]
+    assert publish.owners(change, was) == COMMON
+
+
+@pytest.mark.requirement("A-2", "P-3")
+def test_a_new_limit_is_not_published_by_the_friend_it_names(world: World) -> None:
+    data = copy.deepcopy(policy_data(version="1.1.0"))
+    _new_limit(data)
+    write_yaml(world.config / "policies" / "1.1.0" / "policy.yaml", data)
+    request = ask(world, user="dana")
+    assert request.seats == WITH_ENGINEER
+    (engineer, *_) = world.deployment.config.people().holders("ml-platform-engineer")
+    say(world, request, engineer.user, seat=1)
+    assert standing(world, request) == OPEN
+    with pytest.raises(RefusedError, match="not approved"):
+        publish.publish(world.deployment, request.request_id)
+    for role in COMMON:
+        say(world, request, OWNERS[role], request.seats.index(role))
+    assert standing(world, request) == GRANTED
 
 
 @pytest.mark.requirement("P-3")

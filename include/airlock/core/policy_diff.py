@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from airlock.core.base import Value
 from airlock.core.policy import Limit, Policy, Rule, Seat
@@ -32,6 +33,15 @@ class Change(Value):
     before: Any = None
     after: Any = None
 
+    @property
+    def owner_is_new(self) -> bool:
+        """Whether its owner is nobody's but the author's choice: it stands in the second bundle alone."""
+        whole = self.section in _OWNED and "." not in self.subject  # a part of a gate has the gate's owner
+        return whole and bool(self.owner) and self.before is None
+
+
+_OWNED = ("limits", "rules", "gates")
+
 
 def diff(before: Policy, after: Policy) -> list[Change]:
     """Every difference between two bundles, in the order of their sections.
@@ -59,28 +69,43 @@ def _head(before: Policy, after: Policy) -> Iterator[Change]:
             )
 
 
-def _limits(before: Mapping[str, Limit], after: Mapping[str, Limit]) -> Iterator[Change]:
+T = TypeVar("T", Limit, Rule)
+
+
+@dataclass(frozen=True)
+class _Words(Generic[T]):
+    """How a change of something that has an owner is told; each gets its name first."""
+
+    section: str
+    new: Callable[[str, T], str]
+    gone: Callable[[str, T], str]
+    other: Callable[[str, T, T], str]
+
+
+def _owned(before: Mapping[str, T], after: Mapping[str, T], words: _Words[T]) -> Iterator[Change]:
+    """What differs in a section whose parts have owners; the owner before the change answers for it."""
     for name in _names(before, after):
         old, new = before.get(name), after.get(name)
-        if old is None and new is not None:
-            sentence = f"limit {name} is new: {new.text}: owner {new.owner}"
+        if old is not None and new is not None:
+            text = "" if old == new else words.other(name, old, new)
+        elif new is not None:
+            text = words.new(name, new)
+        else:
+            text = "" if old is None else words.gone(name, old)
+        known = old or new
+        if text and known is not None:
             yield Change(
-                section="limits", subject=name, sentence=sentence, owner=new.owner, after=new.to_data()
-            )
-        elif new is None and old is not None:
-            sentence = f"limit {name} ({old.text}) is gone: owner {old.owner}"
-            yield Change(
-                section="limits", subject=name, sentence=sentence, owner=old.owner, before=old.to_data()
-            )
-        elif old is not None and new is not None and old != new:
-            yield Change(
-                section="limits",
+                section=words.section,
                 subject=name,
-                sentence=f"limit {name} {_limit_words(old, new)}: owner {old.owner}",
-                owner=old.owner,
-                before=old.to_data(),
-                after=new.to_data(),
+                sentence=f"{text}: owner {known.owner}",
+                owner=known.owner,
+                before=None if old is None else old.to_data(),
+                after=None if new is None else new.to_data(),
             )
+
+
+def _limits(before: Mapping[str, Limit], after: Mapping[str, Limit]) -> Iterator[Change]:
+    yield from _owned(before, after, _LIMIT_WORDS)
 
 
 def _limit_words(old: Limit, new: Limit) -> str:
@@ -97,27 +122,7 @@ def _limit_words(old: Limit, new: Limit) -> str:
 
 def _rules(before: Policy, after: Policy) -> Iterator[Change]:
     old_rules, new_rules = ({rule.id: rule for rule in policy.rules} for policy in (before, after))
-    for name in _names(old_rules, new_rules):
-        old, new = old_rules.get(name), new_rules.get(name)
-        if old is None and new is not None:
-            sentence = f"rule {name} is new: {_effect(new)} when {new.when}: owner {new.owner}"
-            yield Change(
-                section="rules", subject=name, sentence=sentence, owner=new.owner, after=new.to_data()
-            )
-        elif new is None and old is not None:
-            sentence = f"rule {name} is gone; it said: {_effect(old)} when {old.when}: owner {old.owner}"
-            yield Change(
-                section="rules", subject=name, sentence=sentence, owner=old.owner, before=old.to_data()
-            )
-        elif old is not None and new is not None and old != new:
-            yield Change(
-                section="rules",
-                subject=name,
-                sentence=f"rule {name}: {'; '.join(_rule_words(old, new))}: owner {old.owner}",
-                owner=old.owner,
-                before=old.to_data(),
-                after=new.to_data(),
-            )
+    yield from _owned(old_rules, new_rules, _RULE_WORDS)
     both = [name for name in old_rules if name in new_rules]
     if both != [name for name in new_rules if name in old_rules]:
         yield Change(
@@ -149,10 +154,26 @@ def _rule_words(old: Rule, new: Rule) -> Iterator[str]:
         yield "other tests"
 
 
+_LIMIT_WORDS: _Words[Limit] = _Words(
+    "limits",
+    new=lambda name, limit: f"limit {name} is new: {limit.text}",
+    gone=lambda name, limit: f"limit {name} ({limit.text}) is gone",
+    other=lambda name, old, new: f"limit {name} {_limit_words(old, new)}",
+)
+
+_RULE_WORDS: _Words[Rule] = _Words(
+    "rules",
+    new=lambda name, rule: f"rule {name} is new: {_effect(rule)} when {rule.when}",
+    gone=lambda name, rule: f"rule {name} is gone; it said: {_effect(rule)} when {rule.when}",
+    other=lambda name, old, new: f"rule {name}: {'; '.join(_rule_words(old, new))}",
+)
+
+
 def _gates(before: Policy, after: Policy) -> Iterator[Change]:
     for name in _names(before.gates, after.gates):
         old, new = before.gates.get(name), after.gates.get(name)
-        owner = before.owner_of_gate(name) or after.owner_of_gate(name) or NOBODY
+        # A gate that nobody owned before has no owner yet: whoever writes one into the new bundle is none.
+        owner = (after if old is None else before).owner_of_gate(name) or NOBODY
         tail = f": owner {owner}" if owner else ""
         if old is None:
             sentence = f"gate {name} is new; every release needs its answer{tail}"

@@ -38,8 +38,15 @@ def changes(old: Policy, new: Policy) -> list[Change]:
 
 
 def owners(change: Change, old: Policy) -> list[str]:
-    """The roles that answer for a change: what nobody owns, everybody with a seat on the heaviest track."""
-    return [change.owner] if change.owner else sorted({seat.role for seat in old.approval.seats[Track.RED]})
+    """The roles that answer for a change.
+
+    What nobody owns, everybody with a seat on the heaviest track answers for. So do they for what is new,
+    beside the owner that it names: its author chose that one, and could choose a friend.
+    """
+    if change.owner and not change.owner_is_new:
+        return [change.owner]
+    everybody = {seat.role for seat in old.approval.seats[Track.RED]}
+    return sorted(everybody | {change.owner} if change.owner else everybody)
 
 
 def roles_asked(found: list[Change], old: Policy) -> list[str]:
