@@ -785,6 +785,8 @@ class Answer:
 
     Attributes:
         comment: what the person wrote, or ``[erased]``.
+        acts_for: whose role it was, where the person answered under a delegation; else empty.
+        condition: what the approval rests on, or ``[erased]``; empty where it rests on nothing.
     """
 
     entry: LogEntry
@@ -793,6 +795,8 @@ class Answer:
     role: str
     choice: str
     comment: str
+    acts_for: str = ""
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -837,6 +841,8 @@ class Story:
                 role=entry.text("role"),
                 choice=entry.text("choice"),
                 comment=self.text_of(entry, "comment"),
+                acts_for=entry.text("acts_for") if "acts_for" in entry.data else "",
+                condition=self.text_of(entry, "condition") if entry.data.get("condition_until_us") else "",
             )
             for entry in self.all("approval.recorded")
         ]
@@ -904,12 +910,14 @@ class Story:
         for entry in self.all("gate.evaluated"):
             found += [("gate", entry.text("gate")), ("verdict", entry.text("verdict"))]
         for answer in self.answers:
+            found.append(("answer.user", answer.user))
+            found += [("answer.for", answer.acts_for)] * bool(answer.acts_for)
             found += [
-                ("answer.user", answer.user),
                 ("answer.role", answer.role),
                 ("answer.choice", answer.choice),
                 ("answer.comment", answer.comment),
             ]
+            found += [("answer.condition", answer.condition)] * bool(answer.condition)
         return found
 
 
@@ -1436,7 +1444,7 @@ class _Verification:
                 self._same(f"{path}, {what}", said, known, "decision.json")
             if entry.index < decided.index or answer.choice not in ("approve", "reject"):
                 raise PackError(f"{path} is no answer to the decision", _FORGED)
-            if answer.user == self.story.submitted.actor:
+            if self.story.submitted.actor in (answer.user, answer.acts_for):
                 raise PackError(f"{path}: the submitter answered", "an approval of one's own release")
         return f"{len(answers)} answers, each for exactly this manifest, evidence and policy"
 

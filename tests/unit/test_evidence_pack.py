@@ -40,6 +40,7 @@ from airlock.core.merkle import Tree
 from airlock.proof import Checkpoint, InclusionProof, PublicKey, hash_leaf, verify_pack
 from airlock.reporting.regulations import REGIMES
 from airlock.services.announce import announce, seal
+from airlock.services.delegations import give
 from airlock.services.deployment import anchors_of
 from airlock.services.evaluate import keep_evidence
 from airlock.services.evidence_pack import export_pack
@@ -48,7 +49,7 @@ from airlock.services.privacy import erase
 from airlock.services.promote import promote
 from airlock.services.releases import open_case
 from airlock.services.sequence import Sequencer
-from tests.support.deployments import Killed, World, fast_folder, make_world
+from tests.support.deployments import Killed, World, edit, fast_folder, make_world
 
 COMMENT = "The gap between the groups is larger than before: collect more rows of group B."
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
@@ -114,12 +115,26 @@ def waiting(world: World) -> str:
     return release_id
 
 
+def deputed(world: World) -> str:
+    """Somebody answers for somebody else, on a condition."""
+    edit(
+        world.policy_file, "expires_hours: 72", "expires_hours: 999\n  delegate_days: 9\n  condition_days: 9"
+    )
+    release_id = world.judged()
+    give(
+        world.deployment, delegation_id="delegation-1", giver="ravi", to="petra", roles=["risk-officer"],
+        start="2026-01-01", until="2026-01-05", reason="On holiday today.", when="now",
+    )  # fmt: skip
+    world.answer(release_id, "petra", 1, condition="Show a month of shadow traffic.", until="2026-01-03")
+    return release_id
+
+
 def submitted(world: World) -> str:
     return world.submit(context="")
 
 
 STORIES: dict[str, Callable[[World], str]] = {
-    story.__name__: story for story in (promoted, denied, rejected, erased, waiting, submitted)
+    story.__name__: story for story in (promoted, denied, rejected, erased, waiting, deputed, submitted)
 }
 STATES = {
     "promoted": "promoted",
@@ -127,6 +142,7 @@ STATES = {
     "rejected": "rejected",
     "erased": "rejected",
     "waiting": "waiting for approval",
+    "deputed": "waiting for approval",
     "submitted": "checking",
 }
 
@@ -221,6 +237,17 @@ def test_every_story_becomes_a_pack_that_verifies_with_the_key_of_the_log(
     facts = dict(report.facts)
     assert facts["release"] == found.release_id
     assert facts["state"] == STATES[story]
+
+
+@pytest.mark.requirement("A-6", "A-7", "E-3")
+def test_for_whom_and_on_which_condition_somebody_answered_is_in_the_report(
+    packs: Mapping[str, Exported],
+) -> None:
+    facts = dict(verify_pack(packs["deputed"].path, packs["deputed"].key).facts)
+    assert (facts["answer.user"], facts["answer.for"]) == ("petra", "ravi")
+    assert facts["answer.condition"] == "Show a month of shadow traffic."
+    page = packs["deputed"].files["index.html"].decode()
+    assert "On condition: " in page
 
 
 @pytest.mark.requirement("E-3")
