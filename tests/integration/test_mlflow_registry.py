@@ -446,3 +446,38 @@ def test_a_first_version_makes_the_model(mlflow: Mlflow, tmp_path: Path) -> None
     (tmp_path / "trained" / "MLmodel").write_bytes(b"flavors: {}")
     mlflow.client.create_experiment("new-model", artifact_location=(tmp_path / "artifacts").as_uri())
     assert MlflowRegistry(mlflow.uri).add_version("new-model", tmp_path / "trained", key="k") == "1"
+
+
+# Operation
+
+
+@pytest.mark.requirement("R-3")
+def test_a_version_is_tagged_without_moving_the_champion(registry: MlflowRegistry, mlflow: Mlflow) -> None:
+    first, second = mlflow.register(), mlflow.register()
+    registry.set_champion(MODEL, first, {"state": "champion"})
+    for _ in range(2):
+        registry.tag(MODEL, second, {"state": "rolled-back", "incident": "incident-1"})
+    tags = registry.version(MODEL, second).tags
+    assert (tags["airlock.state"], tags["airlock.incident"]) == ("rolled-back", "incident-1")
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert champion.version == first
+    with pytest.raises(NotFoundError):
+        registry.tag(MODEL, "9999", {"state": "rolled-back"})
+
+
+@pytest.mark.requirement("R-5")
+def test_a_champion_is_taken_away_and_the_model_says_what_answers(
+    registry: MlflowRegistry, mlflow: Mlflow, version: str
+) -> None:
+    registry.set_champion(MODEL, version, {"state": "champion"})
+    for _ in range(2):
+        registry.clear_champion(MODEL, {"fallback": '"ask a person"'})
+        assert registry.champion(MODEL) is None
+    assert mlflow.client.get_registered_model(MODEL).tags["airlock.fallback"] == '"ask a person"'
+    registry.set_champion(MODEL, version, {"state": "champion"})
+    champion = registry.champion(MODEL)
+    assert champion is not None
+    assert champion.version == version
+    with pytest.raises(NotFoundError):
+        registry.clear_champion("unknown", {})

@@ -451,6 +451,7 @@ class TrialSandbox:
 
     features: list[str] = field(default_factory=lambda: ["income", "debt"])
     broken: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
     unavailable: bool = False
     tried: list[str] = field(default_factory=list)
 
@@ -463,6 +464,8 @@ class TrialSandbox:
         self.tried.append(weights)
         if weights in self.broken:
             raise SandboxError("the model gives no answers", where="sandbox job trial")
+        if weights in self.slow:
+            raise SandboxError("the job ran longer than 10 s and was stopped", where="sandbox job trial")
         report = {"rows": 3, "features": self.features, "task": "classification"}
         (output / "trial.json").write_text(json.dumps(report))
         return SandboxResult(isolation=["no network"], seconds=0.1, stdout="", stderr="")

@@ -374,6 +374,16 @@ def test_a_broken_sandbox_says_nothing_about_a_version(world: World) -> None:
     assert world.events(Kind.ROLLBACK_STARTED) == []
 
 
+def test_a_busy_machine_takes_nothing_out_of_production(world: World) -> None:
+    """A trial that runs out of time says little; another version that answers is taken all the same."""
+    world.trials.slow |= {"weights 1", "weights 2"}
+    with pytest.raises(UnavailableError, match="the trial of version 2, 1 did not end in time"):
+        back(world)
+    assert (world.champion, world.events(Kind.ROLLBACK_STARTED)) == ("3", [])
+    world.trials.slow.remove("weights 1")
+    assert back(world).data["to"] == "1"
+
+
 @pytest.mark.parametrize(
     ("inputs", "features", "schema", "said"),
     [

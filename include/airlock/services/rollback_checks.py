@@ -40,16 +40,24 @@ from airlock.services.waivers import ended_since
 How = Literal["version", "fallback", "constant", "quarantine"]
 """What takes over: an earlier version, the fallback version, the fallback's constant answer, or nothing."""
 
+_TOO_SLOW = "ran longer than"
+"""What the sandbox says of a job that it stopped because its time was over."""
+
 _NUMBERS = {"double", "float", "long", "integer", "boolean"}
 """Types of an MLflow signature that any column of numbers can fill."""
 
 
 class Check(Value):
-    """One thing that was looked at."""
+    """One thing that was looked at.
+
+    Attributes:
+        sure: whether looking again would say the same; a trial that runs out of time may mean a busy machine.
+    """
 
     name: str
     ok: bool
     sentence: str
+    sure: bool = True
 
 
 class Considered(Value):
@@ -63,6 +71,11 @@ class Considered(Value):
     def fit(self) -> bool:
         """Whether it may go into production; never without a check."""
         return bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether only what is not sure speaks against it."""
+        return not self.fit and all(check.ok or not check.sure for check in self.checks)
 
     @property
     def problems(self) -> list[str]:
@@ -319,7 +332,8 @@ def _trial(desk: Desk, artifact: ArtifactRef) -> Check:
         if "sandbox" in error.what and not error.where.startswith("sandbox job"):
             # No sandbox could be had: that says nothing about the version, and must not quarantine anything.
             raise UnavailableError(f"no trial could be run: {error.what}", fix=error.fix) from error
-        return Check(name=name, ok=False, sentence=storable(error.what)[:1000])
+        sure = _TOO_SLOW not in error.what
+        return Check(name=name, ok=False, sentence=storable(error.what)[:1000], sure=sure)
     except (InvalidInputError, ConfigurationError, NotFoundError) as error:
         return Check(name=name, ok=False, sentence=storable(str(error))[:1000])
     return Check(name=name, ok=True, sentence=f"it answered {rows} rows of today's data in the sandbox")
@@ -405,15 +419,22 @@ def make_plan(desk: Desk, leaving: str, to: str | None, *, progress: Callable[[s
         if considered[-1].fit:
             return chosen("version", considered[-1])
     fallback = desk.workload.fallback
-    if to is not None or fallback is None:
+    if to is not None:
         return chosen("quarantine", None)
-    if fallback.version is None:
-        return chosen("constant", None, _constant(fallback.constant))
-    if fallback.version != leaving:
+    if fallback is not None and fallback.version not in (None, leaving):
         progress(f"looking at the fallback, version {fallback.version}")
-        considered.append(consider(desk, fallback.version, fallback=True))
+        considered.append(consider(desk, str(fallback.version), fallback=True))
         if considered[-1].fit:
             return chosen("fallback", considered[-1])
+    if slow := [one.version for one in considered if one.unsure]:
+        # A busy machine must not be what takes a model out of production.
+        raise UnavailableError(
+            f"the trial of version {', '.join(slow)} did not end in time, so nothing is known about it",
+            where=desk.workload.name,
+            fix="try again when the machine is less busy, or raise sandbox.seconds in the policy",
+        )
+    if fallback is not None and fallback.version is None:
+        return chosen("constant", None, _constant(fallback.constant))
     return chosen("quarantine", None)
 
 
