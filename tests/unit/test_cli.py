@@ -28,6 +28,8 @@ from airlock.core.evidence import Verdict
 from airlock.core.release import State
 from airlock.reporting.terminal import clean
 from airlock.services.announce import seal
+from airlock.services.ask import ask, reply
+from airlock.services.delegations import give
 from airlock.services.promote import promote
 from tests.support.commands import Cli
 from tests.support.deployments import (
@@ -700,3 +702,34 @@ def test_a_command_imports_nothing_it_does_not_use() -> None:
         "print([n for n in ('sqlalchemy', 'httpx', 'jinja2', 'pandas', 'mlflow') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.requirement("A-6", "A-7")
+def test_a_release_shows_for_whom_and_on_what_somebody_approved_and_what_was_asked(
+    cli: Cli, world: World
+) -> None:
+    rules = "delegate_days: 31\n  condition_days: 30"
+    edit(world.policy_file, "expires_hours: 72", f"expires_hours: 72\n  {rules}")
+    release_id = world.judged("2", track="red")
+    give(
+        world.deployment, delegation_id="delegation-1", giver="ravi", to="petra", roles=["risk-officer"],
+        start="2026-01-01", until="2026-01-05", reason="On holiday today.", when="now",
+    )  # fmt: skip
+    question = ask(world.deployment, release_id, 0, user="grace", text="Why so few women?")
+    reply(world.deployment, release_id, question, user="dana", text="A third of the applicants.")
+    world.answer(release_id, "petra", 1, condition="Show a month of shadow traffic.", until="2026-01-20")
+    text = cli("release", "show", release_id).err
+    for words in (
+        "approve by petra for ravi as risk-officer",
+        "on condition, until 2026-01-20, open: Show a month of shadow traffic.",
+        "grace asks: Why so few women?",
+        "dana answers: A third of the applicants.",
+    ):
+        assert words in text
+    (delegation,) = cli("delegate", "list", "--format", "json").json
+    assert (delegation["giver"], delegation["to"], delegation["until"]) == ("ravi", "petra", "2026-01-05")
+    assert delegation["start"] == "2026-01-01"
+    (condition,) = cli("condition", "list", "--format", "json").json
+    assert (condition["seat"], condition["user"], condition["until"]) == (2, "petra", "2026-01-20")
+    assert "petra" in cli("delegate", "list").err
+    assert "shadow traffic" in cli("condition", "list").err

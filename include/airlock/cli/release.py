@@ -28,6 +28,7 @@ from airlock.core.errors import AirlockError, ConfigurationError, InvalidInputEr
 from airlock.core.release import Release, State
 from airlock.reporting.terminal import STATE_STYLES, gate_table, reason_table
 from airlock.services.announce import outcome_sentence
+from airlock.services.ask import questions_of
 from airlock.services.blocked import submit_again, why_blocked
 from airlock.services.conditions import conditions_of
 from airlock.services.deployment import Deployment, open_deployment
@@ -240,6 +241,10 @@ def show(release: ReleaseArgument, *, output: FormatOption = Format.PRETTY) -> N
     for answer in found.answers:
         comment = safe(answer.comment) or "no comment"
         console.print(f"{answer.choice} by [bold]{safe(answer.who)}[/] as {answer.role}: {comment}")
+    for asked in questions_of(found):
+        console.print(f"[bold]{safe(asked.user)}[/] asks: {safe(asked.text)}", soft_wrap=True)
+        for who, said, _ in asked.answers:
+            console.print(f"  {safe(who)} answers: {safe(said)}", soft_wrap=True)
     for condition in conditions_of(found, deployment.clock.now_us()):
         console.print(
             f"  on condition, until {condition.until}, {condition.state}: {safe(condition.text)}",

@@ -39,9 +39,18 @@ def approval_text(deployment: Deployment, request: SeatRequest) -> tuple[str, st
         _gate_table(evidence),
         _reason_list(decision),
         f"To reject, say in the comment what has to change. {closes}",
+        *_conditions(case.policy.approval.condition_days),
         f"Release `{release.release_id}`, {digests}, policy {decision.policy_version}",
     ]
     return subject, "\n\n".join(parts)
+
+
+def _conditions(days: float | None) -> list[str]:
+    """How to approve on a condition, where the policy takes that."""
+    if days is None:
+        return []
+    how = f"To approve on a condition, fill in both fields for it; its day is at most {days:g} days from now."
+    return [f"{how} If nobody confirms by then that it is met, the approval is revoked."]
 
 
 def _gate_table(evidence: dict[str, Evidence]) -> str:
