@@ -279,7 +279,8 @@ class _Making:
         columns[logged.LABEL] = self._outcome(self._label)
         listed = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
         join = "LEFT JOIN known ON label_id = own_id" if self._joined else ""
-        return f"SELECT {listed} FROM once {join}"
+        # In one order, so that samples and sums are the same whoever reads the same log.
+        return f"SELECT {listed} FROM once {join} ORDER BY made_at, own_id"
 
     def _outcome(self, text: str) -> str:
         """An outcome or decision as monitoring reads it, from its text."""

@@ -1,4 +1,4 @@
-"""Champions as Airflow assets, so that other DAGs can run when one changes."""
+"""Champions and judged windows as Airflow assets, so that other DAGs can run when one changes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ CHAMPIONS = AssetAlias("airlock-champions")
 def champion_asset(workload: str) -> Asset:
     """The champion of a workload: ``Asset("airlock://champion/<workload>")``."""
     return Asset(uri=f"airlock://champion/{workload}", name=f"champion-{workload}", group="airlock")
+
+
+def window_asset(workload: str) -> Asset:
+    """The windows of production that were judged: ``Asset("airlock://window/<workload>")``."""
+    return Asset(uri=f"airlock://window/{workload}", name=f"window-{workload}", group="airlock")
 
 
 def tell_champion(context: Mapping[str, Any], workload: str, version: str, by: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airlock.core.task import TaskRef
     from airlock.services.deployment import Deployment
 
-Desk = Literal["release", "waiver", "policy"]
+Desk = Literal["release", "waiver", "policy", "action"]
 """What people are asked about."""
 
 PARKED = (TaskDeferred, TaskAwaitingInput)

@@ -33,6 +33,7 @@ class _Commands(LazyGroup):
         "evidence": "airlock.cli.evidence:app",
         "expectations": "airlock.cli.expectations:app",
         "retrain": "airlock.cli.retrain:retrain",
+        "monitor": "airlock.cli.monitor:app",
         "waiver": "airlock.cli.waiver:app",
         "delegate": "airlock.cli.delegate:app",
         "condition": "airlock.cli.condition:app",

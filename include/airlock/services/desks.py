@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from airlock.services import approve, publish, waivers
+from airlock.services import actions, approve, publish, waivers
 from airlock.services.approve import Standing
 from airlock.services.deployment import Deployment
 from airlock.services.describe import approval_text
 from airlock.services.requests import Question
 
-Desk = Literal["release", "waiver", "policy"]
+Desk = Literal["release", "waiver", "policy", "action"]
 
 
 def question(deployment: Deployment, desk: Desk, subject: str, index: int) -> Question:
@@ -24,6 +24,8 @@ def question(deployment: Deployment, desk: Desk, subject: str, index: int) -> Qu
         return waivers.question(deployment, subject, index)
     if desk == "policy":
         return publish.question(deployment, subject, index)
+    if desk == "action":
+        return actions.question(deployment, subject, index)
     request = approve.seat_request(deployment, subject, index)
     title, body = approval_text(deployment, request)
     return Question(title, body, request.eligible, request.seconds_left)
@@ -62,11 +64,16 @@ def answer(
             until=until,
         )
         return
-    service = waivers.answer if desk == "waiver" else publish.answer
+    service = {"waiver": waivers.answer, "policy": publish.answer, "action": actions.answer}[desk]
     service(deployment, subject, index, user=user, choice=choice, comment=comment, when=when)
 
 
 def standing(deployment: Deployment, desk: Desk, subject: str) -> Standing:
     """Where an approval stands, from audited answers alone."""
-    service = {"waiver": waivers.standing, "policy": publish.standing, "release": approve.standing}[desk]
+    service = {
+        "waiver": waivers.standing,
+        "policy": publish.standing,
+        "release": approve.standing,
+        "action": actions.standing,
+    }[desk]
     return service(deployment, subject)

@@ -108,6 +108,25 @@ def evaluated(deployment: Deployment, workload_name: str) -> list[Event]:
     return [newest[end] for end in sorted(newest)]
 
 
+def due_windows(deployment: Deployment, workload_name: str, end_us: int) -> list[Window]:
+    """The windows up to the one that ends at ``end_us`` that were not judged yet, oldest first.
+
+    After an outage all that were missed come first, at most ``_HISTORY`` of them; the newest is always there.
+    """
+    workload = deployment.config.workload(workload_name)
+    if workload.monitoring is None:
+        return []
+    spec = workload.monitoring
+    windows = [spec.window_before(end_us)]
+    done = {int(event.data["end_us"]) for event in evaluated(deployment, workload_name)}
+    while done and len(windows) < _HISTORY:
+        earlier = windows[0].earlier(spec.window_us)
+        if earlier.end_us <= max(done):
+            break
+        windows.insert(0, earlier)
+    return windows
+
+
 def window_of(event: Event) -> Window:
     """The window an event is about."""
     return Window(start_us=int(event.data["start_us"]), end_us=int(event.data["end_us"]))

@@ -1,0 +1,195 @@
+"""The monitoring DAG and command: thin, catch-up safe, readable by somebody who never saw Airlock."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from airlock.airflow.monitoring import (
+    ActOperator,
+    EvaluateWindowOperator,
+    ProposeOperator,
+    monitor_dag,
+    tell_late,
+    window_end_us,
+)
+from airlock.cli import monitor as command
+from airlock.core.audit import Kind
+from airlock.core.errors import NotFoundError
+from airlock.core.production import MonitoringSpec, moment
+from airlock.services.monitor import due_windows, evaluated
+from tests.support.deployments import WORKLOAD, fast_folder, open_world
+from tests.support.production import WEEK, Production, SmallModel, logged_workload, people, production
+
+pytestmark = pytest.mark.requirement("M-1")
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    with fast_folder() as root:
+        made = production(root / "world")
+        for number in range(3):
+            made.answer(number, people(120, 100 + number))
+        made.judge(0)
+        yield root / "world"
+
+
+@pytest.fixture
+def prod(made: Path) -> Iterator[Production]:
+    with fast_folder() as root:
+        shutil.copytree(made, root / "world")
+        world = open_world(root / "world")
+        world.registry.register("1")
+        world.registry.champions[WORKLOAD] = "1"
+        found = Production(world, SmallModel())
+        found.after(2)
+        yield found
+
+
+def recorder(prod: Production, end: datetime, run: str = "scheduled__1") -> Any:
+    return SimpleNamespace(
+        deployment=prod.deployment,
+        subject=f"action-{run}",
+        ti=SimpleNamespace(run_id=run),
+        dag_run=SimpleNamespace(data_interval_end=end, run_after=end),
+    )
+
+
+def run_steps(prod: Production, number: int) -> tuple[str, list[str], str]:
+    made = recorder(prod, moment(prod.window(number).end_us + 6 * 3_600_000_000))
+    context: Any = {}
+    evaluate = EvaluateWindowOperator(task_id="evaluate", workload=WORKLOAD).run(made, context)
+    roles = ProposeOperator(task_id="propose", workload=WORKLOAD).run(made, context)
+    ended = ActOperator(task_id="act", workload=WORKLOAD).run(made, context)
+    return evaluate, roles, ended
+
+
+def test_the_dag_shows_its_steps_and_says_what_they_do() -> None:
+    workload = logged_workload(schedule="0 7 * * 2")
+    dag = monitor_dag(workload, 24)
+    assert dag.dag_id == f"monitor__{WORKLOAD}"
+    assert [task.task_id for task in dag.topological_sort()] == [
+        "evaluate",
+        "propose",
+        "seat",
+        "answered",
+        "act",
+    ]
+    assert all(task.doc_md for task in dag.tasks)
+    assert dag.task_dict["act"].upstream_task_ids == {"answered"}
+    assert "| `act` |" in str(dag.doc_md)
+    assert not dag.catchup
+    assert [asset.uri for asset in dag.task_dict["evaluate"].outlets] == [f"airlock://window/{WORKLOAD}"]
+    assert dag.deadline is not None
+
+
+def test_every_watched_workload_has_a_dag_of_its_own() -> None:
+    from airlock.airflow.monitoring import monitor_dags
+
+    assert sorted(dag.dag_id for dag in monitor_dags()) == [
+        "monitor__mortgage-approval",
+        "monitor__rate-type-forecast",
+    ]
+
+
+def test_a_run_judges_the_window_that_its_interval_ends_with(prod: Production) -> None:
+    digest, roles, _ = run_steps(prod, 1)
+    last = evaluated(prod.deployment, WORKLOAD)[-1]
+    assert (last.data["start_us"], last.data["evidence"]) == (prod.window(1).start_us, digest)
+    assert roles == []
+
+
+def test_windows_that_were_missed_are_judged_by_the_next_run_oldest_first(prod: Production) -> None:
+    end_us = prod.window(2).end_us + 3_600_000_000
+    assert due_windows(prod.deployment, WORKLOAD, end_us) == [prod.window(1), prod.window(2)]
+    run_steps(prod, 2)
+    assert [event.data["start_us"] for event in evaluated(prod.deployment, WORKLOAD)] == [
+        prod.window(number).start_us for number in range(3)
+    ]
+    assert due_windows(prod.deployment, WORKLOAD, end_us) == [prod.window(2)]
+
+
+def test_on_the_first_run_there_is_nothing_to_make_up_for(prod: Production) -> None:
+    early = WEEK.end_us - 14 * 86_400_000_000
+    assert len(due_windows(prod.deployment, WORKLOAD, early)) == 1
+
+
+def test_a_run_that_is_repeated_records_nothing_twice(prod: Production) -> None:
+    first = run_steps(prod, 1)
+    counts = {kind: len(prod.world.events(kind)) for kind in (Kind.MONITOR_EVALUATED, Kind.ACTION_PROPOSED)}
+    assert run_steps(prod, 1) == first
+    assert counts == {kind: len(prod.world.events(kind)) for kind in counts}
+
+
+def test_a_run_by_hand_takes_the_time_it_was_started() -> None:
+    made: Any = SimpleNamespace(dag_run=SimpleNamespace(data_interval_end=None, run_after=moment(5_000_000)))
+    assert window_end_us(made) == 5_000_000
+
+
+def test_without_a_judged_window_nothing_is_proposed(prod: Production) -> None:
+    with pytest.raises(NotFoundError, match="no window"):
+        ProposeOperator(task_id="propose", workload="other").run(recorder(prod, moment(1)), {})  # type: ignore[arg-type]
+
+
+def test_a_run_that_does_not_end_is_an_incident(prod: Production, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airlock.services.deployment.open_deployment", lambda: prod.deployment)
+    tell_late(workload=WORKLOAD)
+    tell_late(workload=WORKLOAD)
+    (incident,) = prod.world.events(Kind.INCIDENT_OPENED)
+    assert "production is not watched" in incident.data["summary"]
+
+
+@pytest.fixture
+def cli(prod: Production, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(command, "open_deployment", lambda: prod.deployment)
+    return lambda *words: CliRunner().invoke(command.app, list(words), env={"COLUMNS": "200"})
+
+
+def test_the_command_judges_a_named_window_and_shows_every_signal(cli: Any) -> None:
+    done = cli("run", WORKLOAD, "--window", "2026-03-09", "2026-03-16", "--format", "json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [one["window"] for one in found["windows"]] == ["2026-03-09 to 2026-03-15"]
+    assert len(found["signals"]) == 15
+    assert found["proposal"]["action"] == "none"
+    pretty = cli("run", WORKLOAD, "--window", "2026-03-09", "2026-03-16", "--act")
+    assert "data drift" in pretty.stderr
+    assert "(estimate)" in pretty.stderr
+
+
+def test_the_command_refuses_what_is_no_window(cli: Any) -> None:
+    done = cli("run", WORKLOAD, "--window", "soon", "later")
+    assert done.exit_code != 0
+    assert "is no window" in str(done.exception)
+
+
+def test_status_says_what_came_of_the_last_window_and_that_it_is_paused(prod: Production, cli: Any) -> None:
+    run_steps(prod, 2)
+    assert "signals are calm" in cli("status").stderr
+    prod.deployment.record(
+        Kind.MONITOR_PAUSED, "a/paused", workload=WORKLOAD, data={"sentence": "3 actions are the most"}
+    )
+    done = cli("status", WORKLOAD)
+    assert "Airlock paused itself: 3 actions are the most" in done.stderr
+    assert json.loads(cli("status", "--format", "json").stdout)[0]["paused"] == "3 actions are the most"
+    assert cli("resume", WORKLOAD, "--reason", "the cause was mended", "--user", "ravi").exit_code == 0
+    assert "paused" not in cli("status", WORKLOAD).stderr
+
+
+def test_the_examples_of_the_guide_are_valid() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    found = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    assert len(found) == 2
+    for part in found:
+        MonitoringSpec.model_validate(yaml.safe_load(part)["monitoring"])
