@@ -85,7 +85,8 @@ def workload() -> Workload:
             "data": {"training": "t", "evaluation": "e", "default_batch": "b", "expectations": "x",
                      "sensitive": {"group": {}}},
             "risk": {"automated_decision": False, "protected_class_data": False, "regulated": False,
-                     "human_review": True, "exposure": "internal", "loss_per_error_usd": 1, "rollback": "easy"},
+                     "human_review": True, "exposure": "internal", "loss_per_error_usd": 1,
+                     "rollback": "easy"},
             "documentation": "big.md", "monitoring": {"log": {"parquet": "log"}},
         }
     )  # fmt: skip
@@ -101,8 +102,8 @@ def judge(folder: Path, release: Release) -> dict[str, float]:
     assert spec.monitoring is not None
     own = ParquetSource(found.path)
     scene = Scene(
-        workload=spec, spec=spec.monitoring, limits=POLICY.monitoring.limits, window=WEEK, logged=found, own=own,
-        matured=own, release=release, governed=frozenset({"1"}), past=Past(), metric="roc_auc", bins=10,
+        workload=spec, spec=spec.monitoring, limits=POLICY.monitoring.limits, window=WEEK, logged=found,
+        own=own, matured=own, release=release, governed=frozenset({"1"}), past=Past(), metric="roc_auc", bins=10,
         replicates=1000,
     )  # fmt: skip
     for name, measure in _MEASURES.items():
@@ -123,9 +124,8 @@ def main() -> None:
         judge(folder, release)
         small = time.process_time() - cpu
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        f"a window of 200 rows: {small:.2f} s of CPU; 200 workloads take {200 * small / 7200:.1%} of two cores' hour"
-    )
+    share = 200 * small / 7200
+    print(f"a window of 200 rows: {small:.2f} s of CPU; 200 workloads take {share:.1%} of two cores' hour")
     with tempfile.TemporaryDirectory(prefix="airlock-monitor-") as name:
         folder = Path(name)
         release = Release(folder)
@@ -141,9 +141,7 @@ def main() -> None:
     for part, seconds in took.items():
         print(f"  {part:40} {seconds:6.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        f"{rows:,} rows x 25 columns: {wall:.1f} s, {cpu:.1f} s of CPU, {wall / floor:.1f} x a read of the features"
-    )
+    print(f"{rows:,} rows x 25 columns: {wall:.1f} s, {cpu:.1f} s of CPU, {wall / floor:.1f} x the floor")
     print(f"peak memory {peak} MB, of it {before} MB before, with all libraries loaded")
 
 
