@@ -103,7 +103,8 @@ def judge(folder: Path, release: Release) -> dict[str, float]:
     own = ParquetSource(found.path)
     scene = Scene(
         workload=spec, spec=spec.monitoring, limits=POLICY.monitoring.limits, window=WEEK, logged=found,
-        own=own, matured=own, release=release, governed=frozenset({"1"}), past=Past(), metric="roc_auc", bins=10,
+        own=own, matured=own, release=release, governed=frozenset({"1"}), past=Past(),
+        metric="roc_auc", bins=10,
         replicates=1000,
     )  # fmt: skip
     for name, measure in _MEASURES.items():
