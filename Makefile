@@ -43,7 +43,7 @@ $(RUNTIME): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 
 $(DEV): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 	@rm -f $@ $(RUNTIME)
-	@echo "Installing Airlock and 311 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
+	@echo "Installing Airlock and 312 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
 	@$(PIP) install -qq -c constraints.txt -e '.[cluster,rego,s3,signing,slack]' --group dev
 	@$(PIP) check >/dev/null || { $(PIP) check; exit 1; }
 	@touch $(RUNTIME) $@

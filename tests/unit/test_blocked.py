@@ -35,7 +35,7 @@ class Airflow:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> dict[str, str]:
+    def trigger(self, dag_id: str, conf: dict[str, Any], *, run_id: str = "") -> dict[str, str]:
         self.asked.append((dag_id, conf))
         return {"dag_run_id": f"manual__{len(self.asked)}"}
 

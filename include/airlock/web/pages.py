@@ -170,6 +170,8 @@ def answer(
     seat: Annotated[int, Form(ge=1, le=100)],
     choice: Annotated[Literal["approve", "reject"], Form()],
     comment: Annotated[str, Form(max_length=20_000)] = "",
+    condition: Annotated[str, Form(max_length=20_000)] = "",
+    until: Annotated[str, Form(max_length=40)] = "",
 ) -> Response:
     """Approve or reject in place; Airflow's own rules and the audit store decide whether it counts."""
     visitor.release(release_id)
@@ -181,6 +183,8 @@ def answer(
         choice=choice.title(),
         comment=comment,
         seat=seat,
+        condition=condition if choice == "approve" else "",
+        until=until if choice == "approve" and condition.strip() else "",
     )
     return _back(request, release_id, said=choice)
 

@@ -43,6 +43,8 @@ class AnswerBody(BaseModel):
     seat: Annotated[int, Field(ge=1, le=100, description="number of the seat, from 1")]
     choice: Literal["approve", "reject"]
     comment: Annotated[str, Field(max_length=4000, description="why; a rejection must explain itself")] = ""
+    condition: Annotated[str, Field(max_length=4000, description="what has to be done for it to stay")] = ""
+    until: Annotated[str, Field(max_length=10, description="last day to do it, such as 2026-03-31")] = ""
 
 
 class AgainBody(BaseModel):
@@ -199,6 +201,8 @@ def answer(visitor: Writer, release_id: str, body: AnswerBody) -> dict[str, Any]
         user=visitor.name,
         choice=body.choice.title(),
         comment=body.comment,
+        condition=body.condition,
+        until=body.until,
         seat=body.seat,
     )
     return {"release": release_id, "seat": index + 1, "choice": body.choice}

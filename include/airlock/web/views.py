@@ -86,6 +86,7 @@ def review(visitor: Visitor, release_id: str) -> Data:
         page["decision"] = _decision(decision)
         page["seats"] = _seats(visitor, release, decision, state)
         page["deadline_us"] = deadline_us(release)
+        page["condition_days"] = case.policy.approval.condition_days
     if state in STOPPED:
         page["blocked"] = explain(
             release, state, why, case=case, evidence=evidence, decision=decision
