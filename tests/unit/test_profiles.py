@@ -121,6 +121,33 @@ def test_many_rare_values_are_tested_too() -> None:
     assert distances.chi_square(alone, np.r_[np.full(5000, 20), 0, 0, 0])[2] < 1e-9
 
 
+def of_many_values(current: Any, seed: int) -> tuple[Any, Any]:
+    """50,000 rows of reference and 2,000 of current data; the reference has Zipf's shares of 3,000 values."""
+    rng, shares = np.random.default_rng(seed), 1 / np.arange(1, 3001)
+    before = rng.multinomial(50_000, shares / shares.sum())
+    now = rng.multinomial(2000, current / current.sum())
+    seen = before + now > 0
+    return before[seen], now[seen]
+
+
+@pytest.mark.requirement("G-4")
+def test_what_moves_among_frequent_values_is_seen_beside_many_rare_ones() -> None:
+    """One test of all values at once finds this in one trial of ten: the rare ones drown it."""
+    shares = 1 / np.arange(1, 3001)
+    moved = shares * np.where(np.arange(3000) % 2, 1.0, 1.6)
+    found = [distances.chi_square(*of_many_values(moved, seed))[2] <= 0.05 for seed in range(20)]
+    false = [distances.chi_square(*of_many_values(shares, 100 + seed))[2] <= 0.05 for seed in range(40)]
+    assert sum(found) >= 16
+    assert sum(false) <= 5
+
+
+@pytest.mark.requirement("G-4")
+def test_values_that_were_never_seen_before_are_seen() -> None:
+    before, now = of_many_values(1 / np.arange(1, 3001), 1)
+    new = np.ones(100, dtype=np.int64)
+    assert distances.chi_square(np.r_[before, 0 * new], np.r_[now, new])[2] < 1e-6
+
+
 @pytest.mark.requirement("G-4")
 def test_psi_by_hand() -> None:
     result = measured(["a"] * 50 + ["b"] * 50, ["a"] * 80 + ["b"] * 20)
