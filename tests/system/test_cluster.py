@@ -31,6 +31,8 @@ PASSWORD = "the password of everybody here"
 USERS = ("dana", "grace", "ravi")
 DAEMONS = ("mlflow", "sequencer", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
 CONTROL_ONLY = {"AIRFLOW_DB_PASSWORD", "AIRFLOW_FERNET_KEY", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_JWT_SECRET"}
+OWNERS = {"POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD", "AIRLOCK_DB_PASSWORD", "AIRLOCK_SIGNER_DB_PASSWORD"}
+"""Passwords of whoever owns a database, and of who signs: no worker has a use for them."""
 
 
 @dataclass
@@ -211,7 +213,7 @@ def test_a_worker_holds_no_key_to_airflow(platform: Platform) -> None:
 
     environment = platform.cluster.environments["worker"]
     assert "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in environment
-    assert not held(environment) & (CONTROL_ONLY | {"POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD"})
+    assert not held(environment) & (CONTROL_ONLY | OWNERS)
     assert "CELERY_DB_PASSWORD" in held(environment), "the comparison finds nothing"
     assert held(platform.cluster.environments["scheduler"]) >= CONTROL_ONLY
     written = platform.cluster.inside("worker", "/opt/airflow/airflow.cfg").read_text()
@@ -219,7 +221,7 @@ def test_a_worker_holds_no_key_to_airflow(platform: Platform) -> None:
     assert platform.cluster.listening("api-server"), "the search finds nothing"
     assert platform.cluster.listening("worker") == []
     # The roles it does hold open no other database.
-    for role, database in (("celery", "airflow"), ("airlock", "airflow"), ("airlock", "mlflow")):
+    for role, database in (("celery", "airflow"), ("airlock_app", "airflow"), ("airlock_app", "mlflow")):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             platform.cluster.postgres.connect(database, user=role)
 
