@@ -73,6 +73,9 @@ class Waiting:
     since_us: int | None
 
 
+_Edge = tuple[tuple[int, bytes], dict[tuple[int, int], list[bytes]]]
+"""Size and root of a tree, and the hashes of its tiles that are not complete, by level and index."""
+
 Sign = Callable[[int, bytes], str]
 """``sign(size, root)``: the signed checkpoint."""
 
@@ -82,6 +85,7 @@ class Log:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._edge: _Edge = ((0, EMPTY_ROOT), {})
 
     def head(self) -> Head:
         """The newest checkpoint."""
@@ -232,7 +236,7 @@ class Log:
                 if not 0 <= seq < head.size:
                     raise NotFoundError(f"entry {seq} is not in the log, which has {head.size} entries")
             checkpoint = Checkpoint.parse(head.note) if seqs else None
-            peak = _Hashes(connection, head.size).peak
+            peak = _Hashes(connection, head.size, self._edge_of(head)).peak
             return [
                 InclusionProof(seq, tuple(inclusion_proof(peak, seq, head.size)), checkpoint, head.note)
                 for seq in seqs
@@ -240,6 +244,12 @@ class Log:
             ]
 
         return self.database.read(work)
+
+    def _edge_of(self, head: Head) -> dict[tuple[int, int], list[bytes]]:
+        """What was read of the growing end of this tree before; most of the work of a proof is there."""
+        if self._edge[0] != (head.size, head.root):
+            self._edge = ((head.size, head.root), {})
+        return self._edge[1]
 
     def prove_consistency(self, size: int, later: int) -> list[bytes]:
         """Proof that the log of ``later`` entries continues that of ``size``."""
@@ -322,10 +332,16 @@ class _Hashes:
     Each tile is read once; a proof passes several times through the same ones.
     """
 
-    def __init__(self, connection: sa.Connection, size: int | None = None) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        size: int | None = None,
+        edge: dict[tuple[int, int], list[bytes]] | None = None,
+    ) -> None:
         self._connection = connection
         self._size = _head(connection).size if size is None else size
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
+        self._edge = {} if edge is None else edge
 
     def peak(self, level: int, start: int, count: int) -> bytes:
         """Root over neighbouring subtrees; see ``core.merkle.Peak``."""
@@ -338,9 +354,11 @@ class _Hashes:
             NotFoundError: some are missing, because somebody removed what they follow from.
         """
         index, place = divmod(start, TILE_WIDTH)
-        if (level, index) not in self._tiles:
-            self._tiles[level, index] = self._tile(level, index)
-        found = self._tiles[level, index][place : place + count]
+        complete = index < self._size // TILE_WIDTH ** (level + 1)
+        tiles = self._tiles if complete else self._edge
+        if (level, index) not in tiles:
+            tiles[level, index] = self._tile(level, index)
+        found = tiles[level, index][place : place + count]
         if len(found) != count:
             raise NotFoundError(
                 f"the log lacks hashes of level {level} from {start} on",
