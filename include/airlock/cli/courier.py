@@ -63,9 +63,9 @@ def courier(
 def _check(path: Path) -> None:
     silent = time.time() - path.stat().st_mtime if path.is_file() else None
     if silent is None or silent > SILENT_SECONDS:
-        since = "never" if silent is None else f"not for {silent:.0f} s"
+        since = "has never looked" if silent is None else f"last looked {silent:.0f} s ago"
         raise UnavailableError(
-            f"the courier has {since} looked at what there is to tell",
+            f"the courier {since} at what there is to tell",
             where=str(path),
             fix="start `airlock courier`, or read its log",
         )
