@@ -65,6 +65,8 @@ def person_problem(user: str, role: str, people: People, barred: Mapping[str, st
     person = people.find(user)
     if person is None:
         return f"{user} holds no governance role; ask for an entry in people.yaml"
+    if not person.active:
+        return f"{user} is not active any more in people.yaml"
     if role not in person.roles:
         return f"{user} does not hold the role {role}; roles held: {', '.join(person.roles) or 'none'}"
     return ""
