@@ -42,6 +42,7 @@ from airlock.services.decide import decide
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.evaluate import evaluate
 from airlock.services.promote import promote
+from airlock.services.reproduce import reproduce
 from airlock.services.rollback import rollback
 from airlock.services.score import score
 from airlock.services.submit import freeze, submit
@@ -93,6 +94,7 @@ def released(deployment: Deployment, version: str) -> None:
     for gate in gates:
         if load_gate(gate).STAGE is Stage.BEFORE_SCORING:
             evaluate(deployment, release_id, gate)
+    reproduce(deployment, release_id)
     score(deployment, release_id)
     for gate in gates:
         if load_gate(gate).STAGE is Stage.AFTER_SCORING:
