@@ -150,7 +150,12 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=3.0)
     limit = parser.parse_args().limit
     with tempfile.TemporaryDirectory(prefix="airlock-benchmark-") as name:
-        settings = Settings(home=Path(name) / "home", config_dir=ROOT / "config", deployment="benchmark")
+        settings = Settings(
+            home=Path(name) / "home",
+            config_dir=ROOT / "config",
+            deployment="benchmark",
+            anchor_wait_seconds=120,  # the sequencer starts beside it
+        )
         deployment = open_deployment(settings)
         prepare(settings)
         prepare_data(ROOT / "data/loanapp.csv", settings.data_root)

@@ -77,7 +77,7 @@ def trial(world: World) -> Considered:
 def test_a_model_that_answers_takes_over_and_its_decisions_are_compared(world: World) -> None:
     one = trial(world)
     assert one.fit, one.problems
-    assert one.checks[-1].sentence == "it answered 20 rows of today's data in the sandbox"
+    assert one.checks[-1].sentence == "it answered 20 rows of batch clean in the sandbox"
     event = rollback(world.deployment, WORKLOAD, actor="petra", reason="it declines everybody")
     assert world.champion == "2"
     (data,) = report_of(world.deployment, after_rollback(world.deployment, event))["data"]

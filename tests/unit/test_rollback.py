@@ -412,6 +412,31 @@ def test_features_fit_or_are_named(
     assert feature_problems(inputs, features, schema) == said
 
 
+def logged(world: World, **columns: list[Any]) -> None:
+    """A production log whose newest file has these columns."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    edit_yaml(world.workload_file, lambda data: data.update(monitoring={"log": {"parquet": "loan/log"}}))
+    for day, table in (("2026-01-01", {"income": [1.0], "debt": [1.0]}), ("2026-01-02", columns)):
+        folder = world.deployment.settings.data_root / "loan" / "log" / "predictions" / f"day={day}"
+        folder.mkdir(parents=True)
+        pa.parquet.write_table(pa.table(table), folder / "1.parquet")
+
+
+def test_today_s_data_is_what_is_predicted_in_production_where_that_is_logged(world: World) -> None:
+    logged(world, income=[1.0, 2.0], debt=[0.5, 0.1], airlock_id=["a", "b"])
+    plan = dry_run(world.deployment, WORKLOAD)
+    assert plan.considered[0].checks[-1].sentence == "it answered 3 rows of the production log in the sandbox"
+    assert back(world).data["to"] == "2"
+
+
+def test_a_log_without_features_says_nothing_about_them(world: World) -> None:
+    logged(world, airlock_id=["a", "b"])
+    plan = dry_run(world.deployment, WORKLOAD)
+    assert plan.considered[0].checks[-1].sentence == "it answered 3 rows of batch clean in the sandbox"
+
+
 def test_a_renamed_column_keeps_a_version_out(world: World) -> None:
     world.trials.features = ["income", "debt", "age"]
     event = back(world)

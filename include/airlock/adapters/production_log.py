@@ -92,6 +92,16 @@ class ProductionLog:
         days = [day for day, _ in _partitions(self._folder(logged.PREDICTIONS)) if day]
         return microseconds(max(days)) + DAY_US if days else None
 
+    def newest_file(self) -> Path | None:
+        """A file with the newest predictions; ``None`` while nothing is logged, or of a database."""
+        if self.spec.log.parquet is None:
+            return None
+        files = [
+            (day, path.stat().st_mtime_ns, path)
+            for day, path in _partitions(self._folder(logged.PREDICTIONS))
+        ]
+        return max(files)[-1] if files else None
+
     def _folder(self, kind: str) -> Path:
         """A folder of the log; predictions may stand in the log's own folder."""
         base = self._root / str(self.spec.log.parquet)

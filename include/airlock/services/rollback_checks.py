@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from airlock.adapters.production_log import ProductionLog
 from airlock.core.audit import Kind
 from airlock.core.base import Value
 from airlock.core.canonical import parse_json, storable
@@ -271,7 +272,8 @@ def _features(desk: Desk, artifact: ArtifactRef) -> Check:
     """Whether today's workload and data have every column that the version asks for, of a type it takes."""
     name = "features"
     try:
-        schema = _schema(batch_file(desk.deployment, desk.workload, desk.workload.data.default_batch))
+        path, _ = _today(desk)
+        schema = _schema(path)
     except AirlockError as error:
         return Check(name=name, ok=False, sentence=storable(str(error))[:1000])
     problems = feature_problems(artifact.inputs, desk.workload.model.features, schema)
@@ -323,11 +325,25 @@ def _schema(path: Path) -> dict[str, str]:
     return {entry.name: kind(entry.type) for entry in schema}
 
 
+def _today(desk: Desk) -> tuple[Path, str]:
+    """A file with today's data, and what it is: the newest predictions where they are logged as files.
+
+    A log without any feature says nothing about them; then it is the evaluation batch.
+    """
+    workload = desk.workload
+    if workload.monitoring is not None:
+        path = ProductionLog(workload, desk.deployment.settings.data_root).newest_file()
+        if path is not None and set(_schema(path)) & set(workload.model.features):
+            return path, "the production log"
+    batch = workload.data.default_batch
+    return batch_file(desk.deployment, workload, batch), f"batch {batch}"
+
+
 def _trial(desk: Desk, artifact: ArtifactRef) -> Check:
     """Let the version answer a few rows of today's data, in the sandbox."""
     name = "trial"
     try:
-        rows = _run_trial(desk, artifact)
+        rows, source = _run_trial(desk, artifact)
     except SandboxError as error:
         if "sandbox" in error.what and not error.where.startswith("sandbox job"):
             # No sandbox could be had: that says nothing about the version, and must not quarantine anything.
@@ -336,15 +352,16 @@ def _trial(desk: Desk, artifact: ArtifactRef) -> Check:
         return Check(name=name, ok=False, sentence=storable(error.what)[:1000], sure=sure)
     except (InvalidInputError, ConfigurationError, NotFoundError) as error:
         return Check(name=name, ok=False, sentence=storable(str(error))[:1000])
-    return Check(name=name, ok=True, sentence=f"it answered {rows} rows of today's data in the sandbox")
+    return Check(name=name, ok=True, sentence=f"it answered {rows} rows of {source} in the sandbox")
 
 
-def _run_trial(desk: Desk, artifact: ArtifactRef) -> int:
+def _run_trial(desk: Desk, artifact: ArtifactRef) -> tuple[int, str]:
+    """How many rows of which data it answered."""
     model = desk.workload.model
     with tempfile.TemporaryDirectory(prefix="airlock-trial-") as name:
         folder = Path(name)
         source = materialise(desk.deployment, artifact, folder / "files")
-        path = batch_file(desk.deployment, desk.workload, desk.workload.data.default_batch)
+        path, data = _today(desk)
         _first_rows(path, folder / "rows.parquet", desk.policy.operations.rollback.trial_rows)
         job: dict[str, Any] = {
             "kind": "trial",
@@ -373,7 +390,7 @@ def _run_trial(desk: Desk, artifact: ArtifactRef) -> int:
         report = parse_json((output / "trial.json").read_bytes())
         if others := sorted(set(report["features"]) - set(model.features)):
             raise InvalidInputError(f"it uses columns the workload does not name: {', '.join(others)}")
-        return int(report["rows"])
+        return int(report["rows"]), data
 
 
 def _first_rows(path: Path, target: Path, count: int) -> None:
