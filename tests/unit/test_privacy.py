@@ -462,8 +462,12 @@ def test_the_guide_names_every_kind_of_text_that_is_kept() -> None:
     kinds = {kind: kind.personal for kind in Kind if kind.personal}
     assert kinds == {
         Kind.RELEASE_SUBMITTED: ("context",),
-        Kind.APPROVAL_RECORDED: ("comment",),
+        Kind.APPROVAL_RECORDED: ("comment", "condition"),
+        Kind.CONDITION_MET: ("comment",),
+        Kind.DELEGATION_GIVEN: ("reason",),
+        Kind.DELEGATION_ENDED: ("reason",),
         Kind.QUESTION_ASKED: ("question",),
+        Kind.QUESTION_ANSWERED: ("answer",),
         Kind.CHAMPION_ADOPTED: ("reason",),
         Kind.WAIVER_REQUESTED: ("reason",),
         Kind.WAIVER_GRANTED: ("comment",),
@@ -471,6 +475,13 @@ def test_the_guide_names_every_kind_of_text_that_is_kept() -> None:
         Kind.WAIVER_REVOKED: ("reason",),
         Kind.POLICY_APPROVED: ("comment",),
         Kind.POLICY_REJECTED: ("comment",),
+        Kind.ROLLBACK_STARTED: ("reason",),
+        Kind.ROLLBACK_REFUSED: ("reason",),
+        Kind.RETRAIN_REQUESTED: ("reason",),
+        Kind.MONITOR_RESUMED: ("reason",),
+        Kind.ACTION_ANSWERED: ("comment",),
+        Kind.INCIDENT_ACKNOWLEDGED: ("comment",),
+        Kind.INCIDENT_RESOLVED: ("happened", "why", "changes"),
     }
     text = (ROOT / "docs" / "privacy.md").read_text()
     for words in (
