@@ -15,6 +15,7 @@ from airlock.services.retrain import find_retraining
 from tests.system.conftest import Submitted, World, airlock, until
 
 
+@pytest.mark.soak
 @pytest.mark.requirement("M-3", "G-11")
 def test_a_model_trained_on_turned_outcomes_is_submitted_and_denied(world: World) -> None:
     """It is better on the rows it comes from, so it becomes a release; there the real rows deny it."""
