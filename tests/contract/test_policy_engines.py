@@ -234,6 +234,19 @@ def test_hostile_rego_is_refused_and_never_silent(text: str, words: str) -> None
 
 
 @pytest.mark.requirement("P-1")
+def test_rego_whose_answer_is_ten_megabytes_is_refused() -> None:
+    long = f's := "{"y" * 900}"\nlong := concat("", [s | numbers.range(1, 11000)[_]])\ndeny contains long'
+    assert "the answer has" in refused(long)
+
+
+@pytest.mark.requirement("P-1")
+def test_ten_megabytes_of_facts_end_with_an_answer(regorus: CelEngine) -> None:
+    wide = {"candidate": {"features": [f"feature-{number:020}" for number in range(350_000)]}}
+    policy = with_rego('deny contains "wide" if count(input.candidate.features) > 100')
+    assert [reason.message for reason in RegoRules().reasons(policy, FactSet(wide))] == ["wide"]
+
+
+@pytest.mark.requirement("P-1")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
@@ -432,6 +445,26 @@ def test_a_hostile_condition_denies(condition: str) -> None:
     else:
         assert decision.outcome is Outcome.DENY
         assert decision.sentence.startswith("rule hostile could not be evaluated")
+
+
+@pytest.mark.requirement("P-1")
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ('candidate.features.exists(a, a == "z")', "may loop over 100000"),
+        ('candidate.features.filter(a, a != "z").size() > 0', "may loop over 100000"),
+        ("candidate.features.size() < 1", ""),
+    ],
+)
+def test_ten_megabytes_of_facts_are_not_looped_over(condition: str, words: str) -> None:
+    facts = FactSet({"candidate": {"features": [f"feature-{number:020}" for number in range(350_000)]}})
+    rule = make_rule("long", condition, Effect(deny=True))
+    (answer,) = CelEngine().begin(make_policy(rule), facts).answers("deny")
+    if words:
+        assert isinstance(answer, InvalidInputError)
+        assert words in str(answer)
+    else:
+        assert answer is False
 
 
 @pytest.mark.requirement("P-1")
