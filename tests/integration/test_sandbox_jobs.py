@@ -394,6 +394,10 @@ def test_what_the_black_box_costs_is_said_beforehand(job: Job) -> None:
     report = job.run()
     assert "explaining 12 rows from outside would take about" in report["shap"]["refused"]
     assert not (job.output / "shap.parquet").exists()
+    job.job |= {"explain_seconds": None}
+    report = job.run()
+    assert report["shap"]["explainer"] == "permutation"
+    assert report["shap"]["estimated_seconds"] >= 0
 
 
 def test_the_same_job_gives_the_same_bytes(job: Job) -> None:

@@ -8,6 +8,7 @@ the values do not add up to what the model says, the whole model is explained as
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Explanation:
         error: largest ``|sum + base - margin|``, with the margin taken from the model itself; predictions
             in units of their standard deviation, if that is above 1.
         rejected: explainers that were tried before, and why they were given up.
+        estimated_seconds: what explaining from outside was said to take before it began; ``None`` elsewhere.
     """
 
     table: pd.DataFrame
@@ -47,6 +49,7 @@ class Explanation:
     space: str
     error: float
     rejected: list[str] = field(default_factory=list)
+    estimated_seconds: float | None = None
 
 
 class TooSlowError(Exception):
@@ -79,17 +82,20 @@ def explain(
         except _NotExplainedError as error:
             rejected.append(str(error))
         small = background.head(_BLACK_BOX_BACKGROUND)
-        if seconds is not None:
-            _refuse_slow(model, frame, small, seconds, rejected)
+        estimate = _estimate(model, frame, small)
+        why = f"no exact explainer: {'; '.join(rejected) or 'none fits'}"
+        told = f"explaining {len(frame)} rows from outside would take about {estimate:.0f} s"
+        if seconds is not None and estimate > seconds:
+            raise TooSlowError(f"{told}, and {seconds:g} s are allowed ({why})")
+        sys.stdout.write(f"{told} ({why})\n")
+        sys.stdout.flush()
         explanation = _black_box(model, frame, small, seed)
-    explanation.rejected = rejected
+    explanation.rejected, explanation.estimated_seconds = rejected, round(estimate, 1)
     return explanation
 
 
-def _refuse_slow(
-    model: Model, frame: pd.DataFrame, background: pd.DataFrame, seconds: float, rejected: list[str]
-) -> None:
-    """Say beforehand what the black box costs: it asks the model about every row many times.
+def _estimate(model: Model, frame: pd.DataFrame, background: pd.DataFrame) -> float:
+    """Seconds that the black box will take: it asks the model about every row many times.
 
     A row takes 2 · features + 1 questions, each about every background row; the model's own speed is measured
     on one such batch.
@@ -101,12 +107,7 @@ def _refuse_slow(
     model.raw(batch)  # the first call also loads what it needs
     started = time.perf_counter()
     model.raw(batch)
-    estimate = len(frame) * (time.perf_counter() - started)
-    if estimate > seconds:
-        raise TooSlowError(
-            f"explaining {len(frame)} rows from outside would take about {estimate:.0f} s, and "
-            f"{seconds:g} s are allowed (no exact explainer: {'; '.join(rejected) or 'none fits'})"
-        )
+    return len(frame) * (time.perf_counter() - started)
 
 
 def _native(model: Model, frame: pd.DataFrame, background: pd.DataFrame) -> Explanation:

@@ -305,6 +305,7 @@ def _explain(
             "rows": len(explanation.table),
             "additivity_error": explanation.error,
             "rejected": explanation.rejected,
+            "estimated_seconds": explanation.estimated_seconds,
             "explained_class": model.classes[model.place] if model.classes else None,
         }
         report |= {prefix + name: value for name, value in facts.items()}
