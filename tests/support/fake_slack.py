@@ -28,6 +28,7 @@ class FakeSlack:
     messages: dict[str, dict[str, Any]] = field(default_factory=dict)
     whispers: list[dict[str, Any]] = field(default_factory=list)
     views: list[dict[str, Any]] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
     """Status and error of the next calls, one each; status 0 hangs up."""
@@ -44,6 +45,7 @@ class FakeSlack:
                 return {"ok": True, "ts": ts, "channel": values["channel"]}
             case "chat.update" if values["ts"] in self.messages:
                 self.messages[values["ts"]] |= values
+                self.updated.append(values["ts"])
             case "chat.update":
                 problem = "message_not_found"
             case "apps.connections.open" if self.socket_url:

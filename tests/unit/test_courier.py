@@ -86,6 +86,16 @@ def test_each_seat_is_one_message_that_is_updated_when_it_is_filled(world: World
     assert "1 of 2" in slack.text(second)
 
 
+def test_who_pressed_a_button_sees_their_own_message_change_first(world: World, slack: FakeSlack) -> None:
+    worker = courier(world, spec(slack))
+    release_id = world.judged("2", track="red")
+    step(world, worker)
+    first, second = list(slack.messages)
+    world.answer(release_id, "ravi", 1)
+    step(world, worker)
+    assert slack.updated == [second, first]
+
+
 def test_the_end_is_told_in_the_thread(world: World, slack: FakeSlack) -> None:
     worker = courier(world, spec(slack))
     release_id = world.granted("2")

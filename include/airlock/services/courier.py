@@ -17,7 +17,7 @@ import structlog
 
 from airlock.adapters.outbox import Outbox, Told
 from airlock.core.errors import AirlockError, InvalidInputError, UnavailableError
-from airlock.core.notices import ChannelSpec, Notice
+from airlock.core.notices import ChannelSpec, Notice, Topic
 from airlock.core.release import State
 from airlock.ports import Notifier
 from airlock.services.deployment import Deployment
@@ -119,6 +119,9 @@ class Courier:
             log.warning("nothing can be told about a release", release=release_id, problem=str(error))
             self._outbox.sleep(release_id, None)
             return 0
+        # What somebody has just done is shown first: who pressed a button looks at that message. Seats are
+        # the parents of everything else.
+        notices.sort(key=lambda notice: (notice.topic is not Topic.SEAT, notice.waits))
         sent, pauses = 0, []
         for spec, notifier in self._channels:
             for notice in notices:
