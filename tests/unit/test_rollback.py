@@ -109,7 +109,8 @@ def test_every_check_is_named_in_the_stored_plan(world: World) -> None:
     (one,) = plan.considered
     assert one.fit
     assert [check.name for check in one.checks] == [
-        "in production before", "waivers", "policy of today", "quarantine", "files", "features", "trial",
+        "in production before", "waivers", "approval", "policy of today", "quarantine", "files", "features",
+        "trial",
     ]  # fmt: skip
     assert world.trials.tried == ["weights 2"]
     assert "3 rows" in one.checks[-1].sentence
@@ -363,6 +364,24 @@ def test_an_adopted_version_returns_only_where_the_policy_lets_it(world: World) 
         "adopted, never judged; the policy does not let it return"
         in (plan_of(world, event).considered[1].problems[0])
     )
+
+
+@pytest.mark.requirement("A-7")
+def test_a_version_whose_approval_does_not_hold_any_more_does_not_return(world: World) -> None:
+    for version in ("4", "5"):
+        world.registry.register(version)
+    release_id = world.judged("4", run="run-4")
+    world.answer(release_id, "grace", 0, condition="Show a month of shadow traffic.", until="2026-01-05")
+    world.answer(release_id, "ravi", 1)
+    promote(world.deployment, release_id)
+    world.promoted("5")
+    assert dry_run(world.deployment, WORKLOAD).to == "4", "its condition has time left"
+    world.clock.advance(hours=24 * 6)
+    event = back(world)
+    assert event.data["to"] == "3"
+    assert plan_of(world, event).considered[0].problems == [
+        "the approval of grace (governance-analyst) does not hold: its condition was not met"
+    ]
 
 
 def test_a_broken_sandbox_says_nothing_about_a_version(world: World) -> None:

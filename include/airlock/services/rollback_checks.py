@@ -28,10 +28,11 @@ from airlock.core.errors import (
 from airlock.core.manifest import ArtifactRef
 from airlock.core.policy import Policy
 from airlock.core.workload import Workload
+from airlock.services.conditions import MISSED, REVOKED, conditions_of
 from airlock.services.deployment import Deployment
 from airlock.services.evaluate import limited_request, materialise
 from airlock.services.moves import Moves
-from airlock.services.releases import open_case, read_decision
+from airlock.services.releases import find_release, open_case, read_decision
 from airlock.services.replay import Again, Held, Past, held_waivers
 from airlock.services.score import own_packages
 from airlock.services.scoring import model_job, reviewed_types
@@ -169,7 +170,7 @@ def consider(desk: Desk, version: str, *, fallback: bool = False) -> Considered:
     release_id = desk.moves.release_of(version)
     checks = [_history(desk, version, fallback=fallback)]
     if release_id:
-        checks += [_waivers(desk, release_id), _policy(desk, release_id)]
+        checks += [_waivers(desk, release_id), _approval(desk, release_id), _policy(desk, release_id)]
     elif not fallback:
         checks.append(_adopted(desk, version))
     if all(check.ok for check in checks):
@@ -203,6 +204,19 @@ def _waivers(desk: Desk, release_id: str) -> Check:
         return Check(name=name, ok=False, sentence="; ".join(problems))
     count = len(decision.waivers)
     return Check(name=name, ok=True, sentence=f"{count} in force" if count else "it rests on none")
+
+
+def _approval(desk: Desk, release_id: str) -> Check:
+    """An approval whose condition was missed does not hold any more, wherever the version is (A-7)."""
+    release = find_release(desk.deployment, release_id)
+    found = conditions_of(release, desk.deployment.clock.now_us())
+    missed = [one for one in found if one.state in (MISSED, REVOKED)]
+    if missed:
+        who = ", ".join(f"{one.user} ({one.role})" for one in missed)
+        sentence = f"the approval of {who} does not hold: its condition was not met"
+        return Check(name="approval", ok=False, sentence=sentence)
+    said = "its conditions are met or have time left" if found else "no condition was set"
+    return Check(name="approval", ok=True, sentence=said)
 
 
 def _policy(desk: Desk, release_id: str) -> Check:
