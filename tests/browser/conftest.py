@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.support.browsers import chromium
 from tests.support.deployments import fast_folder, make_world
@@ -21,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    # A machine that does much else at once is slow, and that proves nothing about the pages.
+    expect.set_options(timeout=60_000)
     with chromium() as found:
         yield found
 
