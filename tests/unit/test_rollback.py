@@ -368,6 +368,8 @@ def test_an_adopted_version_returns_only_where_the_policy_lets_it(world: World) 
 
 @pytest.mark.requirement("A-7")
 def test_a_version_whose_approval_does_not_hold_any_more_does_not_return(world: World) -> None:
+    approval = yaml.safe_load(world.policy_file.read_text())["approval"]
+    republish(world, {}, approval={**approval, "condition_days": 30})
     for version in ("4", "5"):
         world.registry.register(version)
     release_id = world.judged("4", run="run-4")
