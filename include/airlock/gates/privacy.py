@@ -42,6 +42,7 @@ from airlock.profiles.source import Source, open_source
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pandas as pd
 
     from airlock.core.columns import Columns
 
@@ -151,7 +152,7 @@ def evaluate(context: GateContext, config: Config) -> GateResult:
             *_declarations(context, config),
         ]
         rows = current.rows()
-    groups = list(_groups(context, config))
+        groups = list(_groups(context, current, config))
     findings += _group_findings(groups, context, config)
     context.attach(
         "privacy.json",
@@ -357,19 +358,22 @@ def _declarations(context: GateContext, config: Config) -> Iterator[Finding]:
         )
 
 
-def _groups(context: GateContext, config: Config) -> Iterator[_Group]:
-    """Ask each feature, and all together, about each group of each protected attribute."""
+def _groups(context: GateContext, current: Source, config: Config) -> Iterator[_Group]:
+    """Ask each feature, and all together, about each group of each protected attribute.
+
+    Features are read one by one and kept as integers: texts of a whole table would be most of the memory.
+    """
     import numpy as np
 
     names, sensitive = context.columns.features, context.columns.sensitive
     if not sensitive or not names:
         return
-    frame = context.evaluation()
-    features = [feature_of(frame[name], _printable(name)) for name in names]
-    some = np.unique(np.linspace(0, len(frame) - 1, min(len(frame), config.joint_rows)).astype(np.int64))
+    total = current.rows()
+    features = [feature_of(_whole(current, name), _printable(name)) for name in names]
+    some = np.unique(np.linspace(0, total - 1, min(total, config.joint_rows)).astype(np.int64))
     matrix = matrix_of(features, some)
     for attribute, words in sensitive.items():
-        labels = np.array(group_names(frame[attribute], words), dtype=object)
+        labels = np.array(group_names(_whole(current, attribute), words), dtype=object)
         known = labels != MISSING_GROUP
         groups = _worth_asking({*words.values(), *labels[known].tolist()}, labels)
         for group in groups or [MISSING_GROUP]:
@@ -382,6 +386,10 @@ def _groups(context: GateContext, config: Config) -> Iterator[_Group]:
             joint = joint_auc(matrix[asked], member[some][asked], config.confidence) if enough else None
             shown = _printable(attribute), _printable(group)
             yield _Group(*shown, rows, inside, aucs, joint, int(asked.sum()))
+
+
+def _whole(source: Source, column: str) -> pd.Series[Any]:
+    return source.sample([column], source.rows(), 0)[column]
 
 
 def _worth_asking(groups: set[str], labels: npt.NDArray[np.object_]) -> list[str]:

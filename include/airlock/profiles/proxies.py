@@ -51,7 +51,7 @@ class Feature:
     """
 
     name: str
-    levels: Integers
+    levels: npt.NDArray[np.int32]
     count: int
     ordered: bool
 
@@ -64,7 +64,7 @@ def feature_of(series: pd.Series[Any], name: str) -> Feature:
     ordered = series.dtype.kind in "iufbmM"
     if ordered:
         levels, numbers = series.factorize(sort=True)
-        return Feature(name, levels.astype("int64"), len(numbers), ordered)
+        return Feature(name, levels.astype("int32"), len(numbers), ordered)
     try:
         codes, values = series.factorize()
     except TypeError:  # lists and other things without a hash
@@ -72,7 +72,7 @@ def feature_of(series: pd.Series[Any], name: str) -> Feature:
     # Each distinct value once, and those that are the same text together.
     words, places = np.unique([_text(value) for value in values], return_inverse=True)
     levels = np.append(places, -1)[codes] if len(words) else np.full(len(series), -1)
-    return Feature(name, levels.astype("int64"), len(words), ordered)
+    return Feature(name, levels.astype("int32"), len(words), ordered)
 
 
 def _text(value: object) -> str:
@@ -145,14 +145,14 @@ def _interval(auc: float, variance: float, confidence: float) -> tuple[float, fl
     return tuple(round(1 / (1 + exp(-centre - sign * spread)), 12) for sign in (-1, 1))  # type: ignore[return-value]
 
 
-def _text_auc(levels: Integers, count: int, member: Booleans, confidence: float) -> Auc:
+def _text_auc(levels: npt.NDArray[np.int32], count: int, member: Booleans, confidence: float) -> Auc:
     """AUC of text: each value stands for the share of members among rows of the other folds that have it.
 
     Shares over the same rows would make every column of distinct texts look like a copy.
     """
     import numpy as np
 
-    cells = levels * _FOLDS + np.arange(len(levels)) % _FOLDS
+    cells = levels.astype("int64") * _FOLDS + np.arange(len(levels)) % _FOLDS
     shape = (count, _FOLDS)
     inside = np.bincount(cells[member], minlength=count * _FOLDS).reshape(shape)
     every = np.bincount(cells, minlength=count * _FOLDS).reshape(shape)
