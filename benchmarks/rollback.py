@@ -20,16 +20,16 @@ import argparse
 import os
 import re
 import resource
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
+from airlock.adapters.outbox import Outbox
 from airlock.adapters.settings import Settings
 from airlock.cli.local import prepare
 from airlock.core.audit import Event, Kind
@@ -50,6 +50,7 @@ from airlock.services.submit import freeze, submit
 ROOT = Path(__file__).parents[1]
 WORKLOAD = models.RATE_TYPE
 RUNS = 3
+PATIENCE = 120
 FLOOR = """
 import sys
 from airlock.adapters.mlflow_registry import quiet_mlflow
@@ -105,11 +106,16 @@ def released(deployment: Deployment, version: str) -> None:
     promote(deployment, release_id)
 
 
-def queued(home: Path) -> set[str]:
-    """What the courier has in its queue or has told."""
-    with closing(sqlite3.connect(home / "outbox.db", timeout=10)) as connection:
-        watched = {row[0] for row in connection.execute("SELECT release_id FROM watched")}
-        return watched | {row[0] for row in connection.execute("SELECT notice_id FROM told")}
+def wait_until_queued(deployment: Deployment, incident: str) -> None:
+    """Wait until the courier has taken the incident over from the log: what it does next is telling."""
+    outbox = Outbox(deployment.settings.home / "outbox.db")
+    (opened,) = deployment.audit.events(key=f"benchmark/incident/{incident}/opened")
+    (seq,) = deployment.log.seqs([opened.ingest_id or 0]).values()
+    until = time.perf_counter() + PATIENCE
+    while (outbox.position() or 0) <= seq:
+        if time.perf_counter() > until:
+            raise SystemExit(f"the courier did not get to {incident} in {PATIENCE} s")
+        time.sleep(0.01)
 
 
 def measured(deployment: Deployment, settings: Settings) -> tuple[float, float, float, Event]:
@@ -127,8 +133,7 @@ def measured(deployment: Deployment, settings: Settings) -> tuple[float, float, 
         raise SystemExit(done.stdout + done.stderr)
     found = re.search(r"incident-[0-9a-f]{10}", done.stdout + done.stderr)
     assert found is not None, done.stdout
-    while f"incident/{found[0]}" not in queued(settings.home):
-        time.sleep(0.01)
+    wait_until_queued(deployment, found[0])
     queue = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
