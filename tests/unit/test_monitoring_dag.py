@@ -23,8 +23,9 @@ from airlock.airflow.monitoring import (
     window_end_us,
 )
 from airlock.cli import monitor as command
+from airlock.cli.local import _check_monitoring
 from airlock.core.audit import Kind
-from airlock.core.errors import NotFoundError
+from airlock.core.errors import ConflictError, NotFoundError
 from airlock.core.production import MonitoringSpec, moment
 from airlock.services.monitor import due_windows, evaluated
 from tests.support.deployments import WORKLOAD, fast_folder, open_world
@@ -142,6 +143,25 @@ def test_without_a_judged_window_nothing_is_proposed(prod: Production) -> None:
         ProposeOperator(task_id="propose", workload="other").run(recorder(prod, moment(1)), {})  # type: ignore[arg-type]
 
 
+def test_a_window_that_cannot_be_judged_at_all_is_a_red_task_and_an_incident(prod: Production) -> None:
+    shutil.rmtree(prod.folder)
+    with pytest.raises(NotFoundError, match="no production log"):
+        run_steps(prod, 1)
+    (incident,) = prod.world.events(Kind.INCIDENT_OPENED)
+    assert "could not be judged at all: there is no production log" in incident.data["summary"]
+
+
+def test_while_nothing_is_in_production_there_is_nothing_to_watch_and_no_alarm(tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from tests.support.deployments import make_world
+
+    made = Production(make_world(tmp_path, champion=None), SmallModel())
+    made.set_workload()
+    with pytest.raises(AirflowSkipException, match="in production yet"):
+        run_steps(made, 0)
+
+
 def test_a_run_that_does_not_end_is_an_incident(prod: Production, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airlock.services.deployment.open_deployment", lambda: prod.deployment)
     tell_late(workload=WORKLOAD)
@@ -180,6 +200,8 @@ def test_status_says_what_came_of_the_last_window_and_that_it_is_paused(prod: Pr
     prod.deployment.record(
         Kind.MONITOR_PAUSED, "a/paused", workload=WORKLOAD, data={"sentence": "3 actions are the most"}
     )
+    with pytest.raises(ConflictError, match="Airlock paused itself for loan-model"):
+        _check_monitoring(prod.deployment)
     done = cli("status", WORKLOAD)
     assert "Airlock paused itself: 3 actions are the most" in done.stderr
     assert json.loads(cli("status", "--format", "json").stdout)[0]["paused"] == "3 actions are the most"

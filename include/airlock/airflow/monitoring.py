@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, get_parsing_context
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowSkipException
 
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.settings import load_settings
@@ -16,7 +17,7 @@ from airlock.airflow.approval import ApprovalSensor, seats
 from airlock.airflow.assets import window_asset
 from airlock.airflow.base import RequestRecorder
 from airlock.airflow.requests import DEFAULTS
-from airlock.core.errors import AirlockError, NotFoundError
+from airlock.core.errors import AirlockError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airlock.core.audit import Event
+    from airlock.core.production import Window
     from airlock.core.workload import Workload
+    from airlock.services.deployment import Deployment
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +83,15 @@ class EvaluateWindowOperator(MonitorStep):
     """
 
     def run(self, recorder: RequestRecorder, context: Context) -> str:
-        """Return the digest of the newest window's evidence."""
-        from airlock.services.monitor import due_windows, evaluate_window, read_window
+        """Return the digest of the newest window's evidence; skipped while nothing is in production."""
+        from airlock.services.monitor import due_windows, read_window
+        from airlock.services.moves import moves_of
 
+        if moves_of(recorder.deployment, self.workload).champion is None:
+            raise AirflowSkipException(f"nothing of {self.workload} is in production yet")
         digest = ""
         for window in due_windows(recorder.deployment, self.workload, window_end_us(recorder)):
-            event = evaluate_window(recorder.deployment, self.workload, window)
+            event = self._evaluate(recorder, window)
             digest = str(event.data["evidence"])
             self.log.info("%s: %s", window.text, event.data["sentence"])
             for signal in read_window(recorder.deployment, event).signals:
@@ -93,6 +99,19 @@ class EvaluateWindowOperator(MonitorStep):
                 if signal.fix and signal.reading != "calm":
                     self.log.info("          how to fix it: %s", signal.fix)
         return digest
+
+    def _evaluate(self, recorder: RequestRecorder, window: Window) -> Event:
+        """Judge a window; what cannot be judged at all is an incident as well as a red task."""
+        from airlock.services.monitor import evaluate_window
+
+        try:
+            return evaluate_window(recorder.deployment, self.workload, window)
+        except UnavailableError:
+            raise
+        except AirlockError as error:
+            text = f"{window.text} could not be judged at all: {error.what}"
+            _open_incident(recorder.deployment, self.workload, text, "blind")
+            raise
 
 
 class ProposeOperator(MonitorStep):
@@ -199,17 +218,22 @@ def monitor_dag(workload: Workload, answer_hours: float) -> DAG:
 def tell_late(workload: str, **_: Any) -> None:
     """Open an incident: a run of a monitoring DAG has not ended in time, so nobody is watching."""
     from airlock.services.deployment import open_deployment
+
+    text = f"the monitoring of {workload} has not ended in time: production is not watched"
+    _open_incident(open_deployment(), workload, text, "late")
+
+
+def _open_incident(deployment: Deployment, workload: str, summary: str, cause: str) -> None:
     from airlock.services.incidents import open_incident
 
-    deployment = open_deployment()
     open_incident(
         deployment,
         workload=workload,
         version="",
         action="alert",
         severity="high",
-        summary=f"the monitoring of {workload} has not ended in time: production is not watched",
-        cause=f"monitor/{workload}/late",
+        summary=summary,
+        cause=f"monitor/{workload}/{cause}",
         detected_us=deployment.clock.now_us(),
     )
 

@@ -19,7 +19,7 @@ from airlock.adapters.mlflow_registry import quiet_mlflow
 from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.supervisor import HEALTHY_SECONDS, RunState, Supervisor, local_passwords
 from airlock.cli.output import Format, FormatOption, console, emit, safe
-from airlock.core.errors import NotFoundError, RefusedError, UnavailableError
+from airlock.core.errors import ConflictError, NotFoundError, RefusedError, UnavailableError
 from airlock.services.conditions import unapproved
 from airlock.services.deployment import Deployment, anchors_of, immediate, open_deployment
 from airlock.services.keys import create_key
@@ -176,6 +176,18 @@ def _check_spool(deployment: Deployment) -> None:
         )
 
 
+def _check_monitoring(deployment: Deployment) -> None:
+    """Say for which workloads Airlock has paused itself."""
+    from airlock.services.actions import paused
+
+    names = [path.stem for path in deployment.config.workload_files()]
+    if stopped := [name for name in names if paused(deployment, name) is not None]:
+        raise ConflictError(
+            f"Airlock paused itself for {', '.join(stopped)}: it took as many actions as it may",
+            fix=f"find out why, then run `airlock monitor resume {stopped[0]} --reason …`",
+        )
+
+
 def _check_waivers(deployment: Deployment) -> None:
     """Notice what is in production without the waiver that it rests on."""
     if found := reopened(deployment):
@@ -221,6 +233,7 @@ def status(*, output: FormatOption = Format.PRETTY) -> None:
         ("people", deployment.config.people),
         ("waivers", lambda: _check_waivers(deployment)),
         ("conditions", lambda: _check_conditions(deployment)),
+        ("monitoring", lambda: _check_monitoring(deployment)),
     ):
         try:
             probe()
