@@ -65,7 +65,7 @@ class _Compiled:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Rules that run over the same facts: those that compute the tier, and the rest.
+    """Rules that run over the same facts: those that compute the tier, those that watch, and the rest.
 
     ``values`` and ``presences`` are pairs of a short name and the fact it stands for, or whose presence.
     """
@@ -123,11 +123,11 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """All rules of a policy, and the two groups of facts they run over."""
+    """All rules of a policy, and the groups of facts they run over."""
 
     limits: Mapping[str, float]
     rules: Mapping[str, _Compiled]
-    groups: tuple[_Group, _Group]
+    groups: Sequence[_Group]
     phases: Mapping[Phase, _Batch]
 
 
@@ -142,14 +142,24 @@ def _prepare_open(policy: Policy) -> _Ready:
 def _prepare_with(policy: Policy, limits: Mapping[str, float]) -> _Ready:
     """The rules with these limits in their text: a tenth of the facts need not be converted each time."""
     known = {f"limits.{name}": value for name, value in limits.items()}
-    tier = _compile([rule for rule in policy.rules if rule.effect.phase == "tier"], 0, known)
-    rest = _compile([rule for rule in policy.rules if rule.effect.phase != "tier"], 1, known)
-    phases: dict[Phase, _Batch] = {}
-    for phase in get_args(Phase):
-        place = 0 if phase == "tier" else 1
-        rules = [rule for rule in policy.rules if rule.effect.phase == phase]
-        phases[phase] = _batch(rules, (tier, rest)[place], place)
-    return _Ready(limits, {**tier.rules, **rest.rules}, (tier, rest), phases)
+    by_phase: dict[Phase, list[Rule]] = {phase: [] for phase in get_args(Phase)}
+    by_place: list[list[Rule]] = [[] for _ in range(_PLACES)]
+    for rule in policy.rules:
+        phase = rule.effect.phase
+        by_phase[phase].append(rule)
+        by_place[_place(phase)].append(rule)
+    groups = [_compile(rules, place, known) for place, rules in enumerate(by_place)]
+    phases = {phase: _batch(rules, groups[_place(phase)], _place(phase)) for phase, rules in by_phase.items()}
+    compiled = {name: one for group in groups for name, one in group.rules.items()}
+    return _Ready(limits, compiled, groups, phases)
+
+
+_PLACES = 3
+
+
+def _place(phase: Phase) -> int:
+    """The group of facts a phase runs over: what the tier is computed from, the rest, and what is watched."""
+    return {"tier": 0, "action": 2}.get(phase, 1)
 
 
 def _batch(rules: Sequence[Rule], group: _Group, place: int) -> _Batch:
@@ -212,7 +222,7 @@ class CelSession:
         self._ready = ready
         self._foreign = foreign
         self._facts = facts
-        self._contexts: list[Any] = [None, None]
+        self._contexts: list[Any] = [None] * _PLACES
 
     def fires(self, rule: Rule) -> bool:
         """Whether a rule's condition holds.
