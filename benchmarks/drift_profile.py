@@ -160,7 +160,14 @@ def alone(files: list[Path]) -> dict[str, float]:
 
 
 def peak() -> dict[str, float]:
-    """Peak memory of this process."""
+    """Peak memory of this process.
+
+    Linux counts what the parent held when it started this process in ``ru_maxrss``, but not in ``VmHWM``.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+        return {"peak_mb": int(lines["VmHWM"].split()[0]) / 1024}
     return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

@@ -10,7 +10,6 @@ a process that judged and did nothing else.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import yaml
 from rich.console import Console
 
 from airlock.services.run_gate import run_gate
+from benchmarks.drift_profile import peak
 
 ROWS = 1_000_000
 
@@ -54,7 +54,7 @@ def judged(data: Path, config: Path) -> dict[str, object]:
     run = run_gate("privacy", config, current=data)
     return {
         "cpu": time.process_time() - started,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **peak(),
         "found": sorted({one.id for one in run.result.findings}),
     }
 
