@@ -21,14 +21,8 @@ class AirlockPlugin(AirflowPlugin):
     # Airflow declares these as plain attributes and only ever reads them.
     listeners = [listener]
     external_views = [
-        {
-            "name": "Airlock",
-            "href": f"{PREFIX}/",
-            "destination": "nav",
-            "url_route": "airlock",
-            "icon": f"{PREFIX}/static/icon.svg",
-            "icon_dark_mode": f"{PREFIX}/static/icon-dark.svg",
-        },
+        # No picture of its own: Airflow's follows the colours of its menu, a file cannot.
+        {"name": "Airlock", "href": f"{PREFIX}/", "destination": "nav", "url_route": "airlock"},
         {
             "name": "Review",
             "href": f"{PREFIX}/runs/{{DAG_ID}}/{{RUN_ID}}",
