@@ -450,6 +450,14 @@ def test_migrating_twice_changes_nothing(empty: Backend) -> None:
     assert empty.open().events() == [recorded]
 
 
+def test_a_log_of_another_form_is_left_alone_and_named(empty: Backend) -> None:
+    empty.open().migrate()
+    empty.raw("UPDATE airlock_alembic_version SET version_num = '0001'")
+    with pytest.raises(ConfigurationError, match="does not know") as caught:
+        empty.open().migrate()
+    assert "begin a log in another database" in caught.value.fix
+
+
 def test_migrating_at_the_same_time_makes_one_schema(empty: Backend) -> None:
     barrier = threading.Barrier(4)
 

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from airlock import __version__
 from airlock.adapters.system import writing
 from airlock.core.errors import ConfigurationError, InvalidInputError, UnavailableError
 
@@ -68,9 +69,15 @@ class Database:
         return self.url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     def migrate(self) -> None:
-        """Create or upgrade the schema; safe to repeat and to run twice at once."""
+        """Create or upgrade the schema; safe to repeat and to run twice at once.
+
+        Raises:
+            ConfigurationError: the schema was made by a version of Airlock that this one does not know.
+            UnavailableError: the database does not answer.
+        """
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -81,7 +88,14 @@ class Database:
             if not self.sqlite:
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})"))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise ConfigurationError(
+                    f"this audit log has a form that Airlock {__version__} does not know: {error}",
+                    where=self.url.render_as_string(hide_password=True),
+                    fix="open it with the Airlock that made it, or begin a log in another database",
+                ) from error
 
     def insert(self, statement: str, values: Sequence[bytes]) -> int | None:
         """Run one INSERT of PostgreSQL that is a transaction by itself, and return its number or ``None``.

@@ -11,7 +11,8 @@ personal        what people wrote, encrypted; the event holds a salted commitmen
 
 from alembic import op
 
-revision = "0001"
+# Not "0001": that was the form before 0.1.0 which kept each event twice, and a log cannot be rewritten.
+revision = "0001_fields"
 down_revision = None
 branch_labels = None
 depends_on = None
