@@ -11,7 +11,8 @@ personal        what people wrote, encrypted; the event holds a salted commitmen
 
 from alembic import op
 
-# Not "0001" nor anything that begins with it: that was the form before 0.1.0 which kept each event twice, and a log cannot be rewritten.
+# Not "0001" nor anything that begins with it, which Alembic would take for the same: that was the form
+# before 0.1.0 which kept each event twice, and a log cannot be rewritten.
 revision = "v1_fields"
 down_revision = None
 branch_labels = None
