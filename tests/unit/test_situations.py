@@ -50,7 +50,7 @@ def test_every_shipped_rule_fires_somewhere_in_the_table() -> None:
     """Rules of actions are about production, not about releases; their tests are in the bundle."""
     fired = {rule for row in ROWS for rule in row["expect"]["reasons"]}
     rules = [rule.id for rule in shipped_policy().rules if rule.effect.phase != "action"]
-    assert len(rules) > 30
+    assert len(rules) > 20
     assert [rule for rule in rules if rule not in fired] == []
 
 
