@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from airlock.core.audit import Kind
 from airlock.core.evidence import Verdict
 from airlock.services.deployment import anchors_of
 from airlock.services.sequence import Sequencer
@@ -129,6 +130,37 @@ def test_the_submitter_is_told_why_there_is_no_button(world: World, manager: Fak
     text = client(world, "dana").get(f"/releases/{release_id}").text
     assert 'value="approve"' not in text
     assert "dana submitted this release and cannot approve or reject it" in text
+
+
+@pytest.mark.requirement("A-4", "U-3")
+def test_a_question_is_asked_and_answered_in_place(world: World, manager: FakeManager) -> None:
+    release_id = world.judged("2", track="red")
+    grace, dana = client(world, "grace"), client(world, "dana")
+    same = {"sec-fetch-site": "same-origin"}
+    assert "Ask dana something first" in grace.get(f"/releases/{release_id}").text
+    asked = grace.post(
+        f"/releases/{release_id}/question",
+        data={"seat": "1", "text": f"Who checked this? {HOSTILE}"},
+        headers=same,
+    )
+    assert "Your question is recorded" in asked.text
+    (event,) = world.events(Kind.QUESTION_ASKED)
+    assert (event.actor, event.data["seat"]) == ("grace", 0)
+    page = dana.get(f"/releases/{release_id}").text
+    assert "Who checked this?" in page
+    assert HOSTILE not in page
+    (question,) = dana.get(f"/api/releases/{release_id}").json()["asked"]
+    path = f"/api/releases/{release_id}/questions/{question['id']}/reply"
+    assert dana.post(path, json={"text": "The risk team did."}, headers=same).status_code == 200
+    assert "The risk team did." in grace.get(f"/releases/{release_id}").text
+    for body in ({"seat": 3, "text": "Which seat is that?"}, {"seat": 1, "text": " "}):
+        assert grace.post(f"/api/releases/{release_id}/questions", json=body, headers=same).status_code in (
+            400,
+            404,
+        )
+    unknown = f"/api/releases/{release_id}/questions/nothing/reply"
+    assert dana.post(unknown, json={"text": "To what?"}, headers=same).status_code == 404
+    assert len(world.events(Kind.QUESTION_ASKED)) == 1
 
 
 @pytest.mark.requirement("U-5")

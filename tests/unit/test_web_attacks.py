@@ -86,7 +86,7 @@ def routes(app: FastAPI) -> list[APIRoute]:
 def requests_of(app: FastAPI, **values: str) -> list[tuple[str, str]]:
     """Every method and path there is, with its parameters filled in."""
     filled = {"release_id": "nothing-v1-00000000", "digest": "0" * 64, "gate": "performance"}
-    filled |= {"dag_id": "release__loan-model", "run_id": "run-1", **values}
+    filled |= {"dag_id": "release__loan-model", "run_id": "run-1", "question_id": "0" * 16, **values}
     found = []
     for route in routes(app):
         path = re.sub(r"\{(\w+)\}", lambda match: quote(filled[match[1]], safe=""), route.path)
@@ -99,6 +99,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/answers": {"json": {"seat": 1, "choice": "approve"}},
     "/again": {"data": {"version": "3"}},
     "/api/again": {"json": {"version": "3"}},
+    "/question": {"data": {"seat": "1", "text": HOSTILE}},
+    "/questions": {"json": {"seat": 1, "text": HOSTILE}},
+    "/reply": {"data": {"text": HOSTILE}},
+    "/api/reply": {"json": {"text": HOSTILE}},
 }
 
 

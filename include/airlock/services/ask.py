@@ -9,7 +9,7 @@ from airlock.core.canonical import sha256_hex
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
 from airlock.core.release import Release
 from airlock.services.deployment import Deployment
-from airlock.services.releases import find_release
+from airlock.services.releases import find_release, read_decision
 from airlock.services.requests import words_problem
 
 
@@ -61,10 +61,15 @@ def ask(deployment: Deployment, release_id: str, seat: int, *, user: str, text: 
     Raises:
         RefusedError: nobody active in ``people.yaml`` asks.
         InvalidInputError: the question is empty or too long.
-        NotFoundError: unknown release.
+        NotFoundError: unknown release, or it has no such seat.
     """
     release = find_release(deployment, release_id)
     text = _checked(deployment, user, text, "question")
+    decision = read_decision(deployment, release)
+    if decision is None or not 0 <= seat < len(decision.seats):
+        raise NotFoundError(
+            f"there is no seat {seat + 1}", where=release_id, fix="see `airlock release show`"
+        )
     question_id = sha256_hex(f"{user}\x1f{text}".encode())[:16]
     deployment.record(
         Kind.QUESTION_ASKED,

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from airlock.core.release import State
+from airlock.services.ask import ask, reply
 from airlock.services.blocked import submit_again
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
@@ -114,6 +115,8 @@ def release(request: Request, visitor: Reader, release_id: str, said: Annotated[
 _SAID = {
     "approve": "Your approval is recorded and counts.",
     "reject": "Your rejection is recorded; the submitter gets your words.",
+    "question": "Your question is recorded; the submitter is told.",
+    "reply": "Your answer is recorded; it stands beside the question.",
     "again": "It is submitted again; the new release appears as soon as Airflow has started its run.",
 }
 
@@ -187,6 +190,36 @@ def answer(
         until=until if choice == "approve" and condition.strip() else "",
     )
     return _back(request, release_id, said=choice)
+
+
+@router.post("/releases/{release_id}/question")
+def question(
+    request: Request,
+    visitor: Writer,
+    release_id: str,
+    *,
+    seat: Annotated[int, Form(ge=1, le=100)],
+    text: Annotated[str, Form(max_length=20_000)],
+) -> Response:
+    """Ask the submitter something before answering; the question stands on record."""
+    visitor.release(release_id)
+    ask(visitor.deployment, release_id, seat - 1, user=visitor.name, text=text)
+    return _back(request, release_id, said="question")
+
+
+@router.post("/releases/{release_id}/questions/{question_id}/reply")
+def question_reply(
+    request: Request,
+    visitor: Writer,
+    release_id: str,
+    question_id: str,
+    *,
+    text: Annotated[str, Form(max_length=20_000)],
+) -> Response:
+    """Answer a question, on record."""
+    visitor.release(release_id)
+    reply(visitor.deployment, release_id, question_id, user=visitor.name, text=text)
+    return _back(request, release_id, said="reply")
 
 
 def _back(request: Request, release_id: str, **query: str) -> Response:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from airlock.core.release import State
+from airlock.services.ask import ask, reply
 from airlock.services.blocked import Blocked, submit_again, why_blocked
 from airlock.services.evidence_files import EvidenceFile, list_files
 from airlock.services.overview import Filter
@@ -45,6 +46,19 @@ class AnswerBody(BaseModel):
     comment: Annotated[str, Field(max_length=4000, description="why; a rejection must explain itself")] = ""
     condition: Annotated[str, Field(max_length=4000, description="what has to be done for it to stay")] = ""
     until: Annotated[str, Field(max_length=10, description="last day to do it, such as 2026-03-31")] = ""
+
+
+class QuestionBody(BaseModel):
+    """A question to the submitter, before answering for a seat."""
+
+    seat: Annotated[int, Field(ge=1, le=100, description="number of the seat, from 1")]
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class ReplyBody(BaseModel):
+    """What somebody answers to a question."""
+
+    text: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
 class AgainBody(BaseModel):
@@ -206,3 +220,21 @@ def answer(visitor: Writer, release_id: str, body: AnswerBody) -> dict[str, Any]
         seat=body.seat,
     )
     return {"release": release_id, "seat": index + 1, "choice": body.choice}
+
+
+@router.post("/releases/{release_id}/questions", responses=_FAILURES, summary="Ask the submitter")
+def question(visitor: Writer, release_id: str, body: QuestionBody) -> dict[str, Any]:
+    """Ask something before answering, on record; the same words again change nothing."""
+    visitor.release(release_id)
+    asked = ask(visitor.deployment, release_id, body.seat - 1, user=visitor.name, text=body.text)
+    return {"release": release_id, "question": asked}
+
+
+@router.post(
+    "/releases/{release_id}/questions/{question_id}/reply", responses=_FAILURES, summary="Answer a question"
+)
+def question_reply(visitor: Writer, release_id: str, question_id: str, body: ReplyBody) -> dict[str, Any]:
+    """Answer a question, on record."""
+    visitor.release(release_id)
+    reply(visitor.deployment, release_id, question_id, user=visitor.name, text=body.text)
+    return {"release": release_id, "question": question_id}

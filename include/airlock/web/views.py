@@ -13,6 +13,7 @@ from airlock.core.release import State
 from airlock.gates import gate_names, gate_text
 from airlock.services.announce import outcome_sentence
 from airlock.services.approve import own_objection
+from airlock.services.ask import Question, questions_of
 from airlock.services.blocked import STOPPED, explain
 from airlock.services.one_moment import at_one_moment
 from airlock.services.overview import reading
@@ -116,12 +117,22 @@ def _head(visitor: Visitor, release: Release, state: State, why: str) -> Data:
         "explanation": None,
         **{name: [] for name in ("glance", "changes", "groups", "gates", "pending", "seats", "questions")},
         **{name: [] for name in ("waivers", "earlier")},
-        "asked": [
-            {"user": event.actor, "text": event.data.get("question", ""), "at_us": event.occurred_us}
-            for event in release.all(Kind.QUESTION_ASKED)
-        ],
+        "asked": [_asked(question) for question in questions_of(release)],
+        "may_ask": visitor.person is not None and visitor.person.active,
         "answers": [answer.to_data() for answer in release.answers],
         "viewer": visitor.name,
+    }
+
+
+def _asked(question: Question) -> Data:
+    """A question of an approver, with what was answered to it."""
+    return {
+        "id": question.question_id,
+        "seat": question.seat + 1,
+        "user": question.user,
+        "text": question.text,
+        "at_us": question.asked_us,
+        "answers": [{"user": user, "text": text, "at_us": at_us} for user, text, at_us in question.answers],
     }
 
 
