@@ -271,9 +271,9 @@ def test_a_person_who_asks_twice_gets_two(world: World, airflow: FakeAirflow) ->
 @pytest.mark.parametrize(
     ("user", "reason", "words"),
     [
-        ("mallory", REASON, "no entry in people.yaml"),
+        ("mallory", REASON, "no active entry in people.yaml"),
         ("vera", REASON, "may look and not submit"),
-        ("airlock", REASON, "no entry in people.yaml"),
+        ("airlock", REASON, "no active entry in people.yaml"),
         ("", REASON, "nobody is known"),
         ("dana", "why not", "at least 10 characters"),
         ("dana", "x" * 5000, "the limit is 4000"),

@@ -65,6 +65,11 @@ class People(Value):
         """The person with this user id, or ``None``."""
         return next((person for person in self.people if person.user == user), None)
 
+    def active(self, user: str) -> Person | None:
+        """The person with this user id, unless there is none or they left."""
+        person = self.find(user)
+        return person if person is not None and person.active else None
+
     def find_slack(self, account: str) -> Person | None:
         """The person with this Slack account, or ``None``."""
         return next((person for person in self.people if person.slack == account), None)

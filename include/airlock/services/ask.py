@@ -108,8 +108,7 @@ def reply(deployment: Deployment, release_id: str, question_id: str, *, user: st
 
 
 def _checked(deployment: Deployment, user: str, text: str, what: str) -> str:
-    person = deployment.config.people().find(user)
-    if person is None or not person.active:
+    if deployment.config.people().active(user) is None:
         raise RefusedError(f"people.yaml knows nobody active named {user}", fix="ask for an entry there")
     if problem := words_problem(text, minimum=1, what=what):
         raise InvalidInputError(problem, fix="write it shorter, in plain words")

@@ -188,7 +188,7 @@ def _post_mortem_problem(policy: Policy, post_mortem: PostMortem) -> str:
 
 
 def _person_problem(deployment: Deployment, user: str) -> str:
-    person = deployment.config.people().find(user)
+    person = deployment.config.people().active(user)
     if person is None or not person.roles:
         return f"{user or 'nobody'} holds no governance role; ask for an entry in people.yaml"
     return ""

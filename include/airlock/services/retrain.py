@@ -176,9 +176,9 @@ def _person_problem(deployment: Deployment, user: str, reason: str) -> str:
     """Why a person may not ask, in a sentence; empty when they may."""
     if not user:
         return "nobody is known as the one who asks; start the DAG as a logged-in user"
-    person = deployment.config.people().find(user)
+    person = deployment.config.people().active(user)
     if person is None:
-        return f"{user} has no entry in people.yaml"
+        return f"{user} has no active entry in people.yaml"
     if person.airflow_role == "viewer":
         return f"{user} may look and not submit"
     return words_problem(reason, minimum=MINIMUM_REASON, what="reason")

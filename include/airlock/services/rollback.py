@@ -151,7 +151,7 @@ def _problem(deployment: Deployment, rules: RollbackRules, wish: Wish) -> str:
 
 
 def _person_problem(deployment: Deployment, rules: RollbackRules, user: str) -> str:
-    person = deployment.config.people().find(user)
+    person = deployment.config.people().active(user)
     held = [] if person is None else person.roles
     if set(held) & set(rules.roles):
         return ""
