@@ -112,7 +112,7 @@ def test_the_words_of_a_condition_can_be_erased(world: World) -> None:
     assert b"shadow traffic" not in b"".join(
         world.deployment.log.database.read(
             lambda connection: [
-                row[0].encode() for row in connection.exec_driver_sql("SELECT body FROM event")
+                row[0].encode() for row in connection.exec_driver_sql("SELECT data FROM event")
             ]
         )
     )

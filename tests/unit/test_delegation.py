@@ -203,7 +203,7 @@ def test_a_delegation_is_recorded_and_its_reason_can_be_erased(world: World) -> 
     assert b"On holiday" not in b"".join(
         world.deployment.log.database.read(
             lambda connection: [
-                row[0].encode() for row in connection.exec_driver_sql("SELECT body FROM event")
+                row[0].encode() for row in connection.exec_driver_sql("SELECT data FROM event")
             ]
         )
     )
