@@ -31,7 +31,7 @@ def test_suffolk_raises_a_drift_signal_in_its_first_window(made: Simulation, num
     assert "data_drift" in raised(made, number, "drift")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_unshifted_weeks_raise_none_in_fifty_replays_at_the_stated_rate(
     made: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +56,7 @@ def test_a_plan_has_every_kind_of_fault_and_is_the_same_for_its_seed() -> None:
     assert [number for number, _, _ in first] == list(range(len(first)))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_short_simulation_misses_nothing_and_trains_on_no_noise(tmp_path: Path) -> None:
     weeks, (own, plain) = simulate(24, 3, evidently=False)
     fault = {one.number: one.fault for one in weeks}
