@@ -177,7 +177,8 @@ def _tasks(policy: Policy, workload: Workload) -> None:
     )
     submit >> manifest >> checks >> score >> gates >> decide >> [seats(decide.output), approval]
     approval >> promote >> [announce, changes]
-    announce >> seal
+    # The seal is the only end of a run, or a release that people rejected would be a run that failed.
+    [announce, changes] >> seal
     if workload.training.command and REPRODUCED in policy.gates:
         again = ReproduceOperator(
             task_id="retrain", doc_md="Trains the candidate again in the sandbox, beside the other checks."
