@@ -255,7 +255,7 @@ EDGES = {
     "seat": set(),
     "approval": {"promote"},
     "promote": {"announce", "changes"},
-    "changes": set(),
+    "changes": {"seal"},
     "announce": {"seal"},
     "seal": set(),
 }
@@ -297,6 +297,11 @@ def test_tasks_are_retried_with_growing_delays_and_a_question_is_asked_again_at_
             assert task.retries == 3, task.task_id
             assert task.retry_exponential_backoff
             assert task.retry_delay.total_seconds() == 10
+
+
+def test_the_seal_and_the_seats_are_the_only_ends_of_a_run(config: Path) -> None:
+    """Any other end that does not run makes Airflow call the run of a rejected release failed."""
+    assert {task.task_id for task in release_dag().tasks if not task.downstream_task_ids} == {"seal", "seat"}
 
 
 @pytest.mark.requirement("A-1")
