@@ -11,7 +11,8 @@ from airlock.adapters.airflow_api import AirflowClient
 from airlock.core.audit import Kind
 from airlock.core.errors import RefusedError
 from airlock.services import follow, watch
-from tests.support.deployments import World, fast_folder, make_world
+from airlock.services.delegations import give
+from tests.support.deployments import World, edit, fast_folder, make_world
 
 
 class Seat:
@@ -97,3 +98,43 @@ def test_a_lost_answer_to_a_request_is_sent_again(world: World) -> None:
         recorded=lambda: bool(world.events(Kind.APPROVAL_RECORDED)),
     )
     assert seat.answers == ["Approve", "Approve"]
+
+
+class Asks(Seat):
+    """A seat for which Airflow asks some users and refuses the others; it never changes whom."""
+
+    def __init__(self, world: World, release_id: str, *, asked: set[str], user: str) -> None:
+        super().__init__(world, release_id, loses=0, user=user)
+        self.asked = asked
+
+    def answer(self, *place: Any, choice: str, comment: str, **more: str) -> None:
+        if self.user not in self.asked:
+            self.answers.append("403")
+            raise RefusedError(f"Airflow answers 403: {self.user} is not a respondent")
+        super().answer(*place, choice=choice, comment=comment, **more)
+
+
+@pytest.mark.requirement("A-6", "A-2")
+def test_a_deputy_whom_airflow_does_not_ask_is_recorded_and_nobody_else(world: World) -> None:
+    edit(world.policy_file, "expires_hours: 72", "expires_hours: 1000\n  delegate_days: 31")
+    release_id = world.judged("2", track="red")
+    give(
+        world.deployment,
+        delegation_id="delegation-1",
+        giver="grace",
+        to="petra",
+        roles=["governance-analyst"],
+        start="2026-01-01",
+        until="2026-01-02",
+        reason="On holiday today.",
+        when="now",
+    )
+    for user in ("vera", "ravi", "dana"):
+        with pytest.raises(RefusedError, match="is not a respondent"):
+            send(world, Asks(world, release_id, asked={"grace", "omar"}, user=user), user=user)
+    assert not world.events(Kind.APPROVAL_RECORDED)
+    petra = Asks(world, release_id, asked={"grace", "omar"}, user="petra")
+    assert send(world, petra, user="petra") == 0
+    (event,) = world.events(Kind.APPROVAL_RECORDED)
+    assert (event.actor, event.data["acts_for"], event.data["choice"]) == ("petra", "grace", "approve")
+    assert petra.answers == ["403"], "it is on record, and nothing is sent again"

@@ -1,4 +1,4 @@
-"""Seats are asked again when who may fill them has changed, and only then."""
+"""Seats are asked again when their answer counts no more, and only then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airlock.core.errors import NotFoundError, UnavailableError
-from airlock.services import delegations
 from airlock.services.ask_again import ask_again
 from tests.support.deployments import World, edit, fast_folder, make_world
 
@@ -16,11 +15,10 @@ pytestmark = pytest.mark.requirement("A-6")
 
 
 class Airflow:
-    """Airflow's side: a seat of each release waits for the people it was asked of."""
+    """Airflow's side: seats that wait."""
 
-    def __init__(self, *asked: set[str]) -> None:
-        self.seats = [{"map_index": index, "state": "awaiting_input"} for index in range(len(asked))]
-        self.asked = dict(enumerate(asked))
+    def __init__(self, seats: int) -> None:
+        self.seats = [{"map_index": index, "state": "awaiting_input"} for index in range(seats)]
         self.cleared: list[int] = []
         self.gone = False
 
@@ -28,9 +26,6 @@ class Airflow:
         if self.gone:
             raise NotFoundError("Airflow answers 404: no such run")
         return self.seats
-
-    def asked_people(self, dag_id: str, run_id: str, task_id: str, index: int) -> set[str]:
-        return self.asked[index]
 
     def clear_task(self, dag_id: str, run_id: str, task_id: str, index: int) -> None:
         self.cleared.append(index)
@@ -48,9 +43,6 @@ def world() -> Iterator[World]:
         yield world
 
 
-ANALYSTS, OFFICERS = {"grace", "omar"}, {"ravi", "omar"}
-
-
 def again(world: World, airflow: Airflow) -> list[str]:
     client: Any = airflow
     return ask_again(world.deployment, client)
@@ -58,36 +50,14 @@ def again(world: World, airflow: Airflow) -> list[str]:
 
 def test_nothing_is_asked_again_while_nothing_changes(world: World) -> None:
     world.judged("2", track="red")
-    airflow = Airflow(ANALYSTS, OFFICERS)
+    airflow = Airflow(2)
     assert (again(world, airflow), airflow.cleared) == ([], [])
-
-
-def test_a_delegation_asks_the_seat_of_its_role_again(world: World) -> None:
-    release_id = world.judged("2", track="red")
-    delegations.give(
-        world.deployment,
-        delegation_id="delegation-1",
-        giver="ravi",
-        to="petra",
-        roles=["risk-officer"],
-        start="2026-01-01",
-        until="2026-01-02",
-        reason="On holiday today.",
-        when="now",
-    )
-    airflow = Airflow(ANALYSTS, OFFICERS)
-    assert again(world, airflow) == [f"seat 2 of {release_id} (risk-officer) asks omar, petra, ravi"]
-    assert airflow.cleared == [1]
-    airflow = Airflow(ANALYSTS, OFFICERS | {"petra"})
-    assert again(world, airflow) == []
-    world.clock.advance(hours=48)  # it is over, and she is not asked any more
-    assert again(world, airflow) == [f"seat 2 of {release_id} (risk-officer) asks omar, ravi"]
 
 
 def test_a_filled_seat_is_left_alone_and_a_revoked_one_asked_again(world: World) -> None:
     release_id = world.judged("2", track="red")
     world.answer(release_id, "grace", 0, condition="Show a month of shadow traffic.", until="2026-01-05")
-    airflow = Airflow(set(), OFFICERS)
+    airflow = Airflow(2)
     airflow.seats[0]["state"] = "success"
     assert again(world, airflow) == []
     world.clock.advance(hours=24 * 6)
@@ -96,15 +66,17 @@ def test_a_filled_seat_is_left_alone_and_a_revoked_one_asked_again(world: World)
 
 def test_a_seat_that_nobody_may_fill_is_not_asked_of_nobody(world: World) -> None:
     """Airflow lets anyone answer a task without assigned users."""
-    world.judged("2", track="yellow")
+    release_id = world.judged("2", track="yellow")
+    world.answer(release_id, "petra", 0)
     world.set_roles("petra", [])
-    airflow = Airflow({"petra"})
+    airflow = Airflow(1)
+    airflow.seats[0]["state"] = "success"
     assert (again(world, airflow), airflow.cleared) == ([], [])
 
 
 def test_a_release_whose_run_is_gone_keeps_no_other_from_being_asked(world: World) -> None:
     world.judged("2", track="red")
-    airflow = Airflow()
+    airflow = Airflow(0)
     airflow.gone = True
     (said,) = again(world, airflow)
     assert "could not be asked again" in said

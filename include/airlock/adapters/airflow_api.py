@@ -239,11 +239,6 @@ class AirflowClient:
         }
         self._call("POST", f"/dags/{quote(dag_id, safe='')}/clearTaskInstances", json=body)
 
-    def asked_people(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> set[str]:
-        """Ids of the users who may answer a waiting task."""
-        detail = self._call("GET", _task_path(dag_id, run_id, task_id, map_index) + "/hitlDetails")
-        return {str(user["id"]) for user in detail.get("assigned_users") or []}
-
     def answer(
         self,
         dag_id: str,

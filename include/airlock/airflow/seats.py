@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DelegateOperator(BaseOperator):
-    """Delegates in the name of who started the run, and asks the seats that concerns again."""
+    """Delegates in the name of who started the run."""
 
     ui_color = "#e8f0fe"
 
@@ -39,7 +39,6 @@ class DelegateOperator(BaseOperator):
                 when=recorder.ti.run_id,
             )
             self.log.info("%s answers for %s", given.to, given.giver)
-            _ask_again(self, recorder)
         return recorder.subject
 
 
@@ -100,7 +99,7 @@ class ConfirmConditionOperator(BaseOperator):
 
 
 class ReviewApprovalsOperator(BaseOperator):
-    """Revokes approvals whose condition was missed, and asks seats again whose people have changed."""
+    """Revokes approvals whose condition was missed, and asks seats again whose answer counts no more."""
 
     ui_color = "#e8f0fe"
 
@@ -169,7 +168,7 @@ def condition_dag() -> DAG:
 def approvals_dag() -> DAG:
     """The DAG that looks after approvals every hour."""
     schedule: Any = CronTriggerTimetable("15 * * * *", timezone="UTC", run_immediately=timedelta())
-    description = "Revokes approvals whose condition was missed, and asks seats again whose people changed"
+    description = "Revokes approvals whose condition was missed, and asks seats again that are open again"
     with service_dag(APPROVALS_DAG, "Airlock: approvals", description, {}, schedule=schedule) as dag:
         ReviewApprovalsOperator(task_id="review", doc_md="Each finding is a line in the log of this task.")
     return dag

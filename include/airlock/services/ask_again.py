@@ -1,7 +1,8 @@
-"""Ask a seat anew when who may fill it has changed: a delegation began, or a role moved (requirement A-6).
+"""Ask a seat anew whose answer counts no more: a delegation ended, or a role moved (requirement A-6).
 
-Airflow fixes who may answer a waiting task when it begins to wait. So one that waits for the wrong people is
-cleared, and asks again; what was answered stands in the audit store and is not touched.
+Its task has ended in Airflow, so it is cleared and asks again; what was answered stands in the audit store
+and is not touched. Airflow never changes whom a waiting question is for: who may fill it since answers on the
+page of the release, in Slack or by `airlock approve`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NEWEST = 200
 
 
 def ask_again(deployment: Deployment, client: AirflowClient | None = None) -> list[str]:
-    """Ask every open seat again whose people are not those who may fill it now; returns a sentence for each.
+    """Ask every open seat again whose task has ended; returns a sentence for each.
 
     Raises:
         UnavailableError: Airflow or the audit store does not answer, or no service user is configured.
@@ -56,11 +57,8 @@ def _ask_again(deployment: Deployment, client: AirflowClient, release: Release) 
     said, panel = [], panel_for(deployment, release)
     for index in quorum_of(deployment, release, decision).open_seats:
         role, state = decision.seats[index].role, tasks.get(index)
-        wanted = {person.airflow_id or person.user for person in panel.eligible(role)}
-        stale = state == "success" or (
-            state == "awaiting_input" and client.asked_people(*run, SEAT_TASK, index) != wanted
-        )
-        if wanted and stale:
+        wanted = {person.user for person in panel.eligible(role)}
+        if wanted and state == "success":
             client.clear_task(*run, SEAT_TASK, index)
             said.append(f"seat {index + 1} of {release.release_id} ({role}) asks {', '.join(sorted(wanted))}")
     return said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from airlock.adapters.airflow_api import AirflowClient
@@ -15,6 +14,8 @@ from airlock.core.interview import ANSWER_PREFIX
 from airlock.core.manifest import AnswerValue, release_id_for
 from airlock.core.release import Release, State
 from airlock.core.task import SEAT_TASK
+from airlock.services.approve import answer as approve
+from airlock.services.approve import seat_request
 from airlock.services.deployment import Deployment
 from airlock.services.releases import find_release, open_case, panel_for, quorum_of, read_decision, state_of
 
@@ -131,8 +132,20 @@ def answer_release(
     index = seat - 1 if seat else _open_seat(deployment, release, user)
     seen = len(release.events)
     place = (release.dag_id, release.run_id, SEAT_TASK, index)
-    send = partial(client.answer, *place, choice=choice, comment=comment, condition=condition, until=until)
-    client.wait_for_seat(*place)
+    words = {"comment": comment, "condition": condition, "until": until}
+
+    def send() -> None:
+        client.wait_for_seat(*place)
+        try:
+            client.answer(*place, choice=choice, **words)
+        except RefusedError:
+            # Airflow never changes whom a question is for. Who may fill the seat since, because a delegation
+            # began or a role moved, has proved to Airflow who they are, and is recorded here.
+            if user not in {person.user for person in seat_request(deployment, release_id, index).eligible}:
+                raise
+            when = str(deployment.clock.now_us())
+            approve(deployment, release_id, index, user=user, choice=choice.lower(), when=when, **words)
+
     send()
     end = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < end:
@@ -145,7 +158,6 @@ def answer_release(
                 if event.kind is Kind.APPROVAL_REFUSED:
                     raise RefusedError(event.data["problem"], where=release_id)
         if lost:
-            client.wait_for_seat(*place)
             send()
         time.sleep(POLL_SECONDS)
     raise UnavailableError(
