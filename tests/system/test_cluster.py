@@ -29,7 +29,9 @@ from tests.system.conftest import Submitted, World, until
 
 PASSWORD = "the password of everybody here"
 USERS = ("dana", "grace", "ravi")
-DAEMONS = ("mlflow", "sequencer", "api-server", "scheduler", "dag-processor", "triggerer", "worker")
+DAEMONS = (
+    "mlflow", "sequencer", "courier", "api-server", "scheduler", "dag-processor", "triggerer", "worker",
+)  # fmt: skip
 CONTROL_ONLY = {"AIRFLOW_DB_PASSWORD", "AIRFLOW_FERNET_KEY", "AIRFLOW_API_SECRET_KEY", "AIRFLOW_JWT_SECRET"}
 OWNERS = {"POSTGRES_PASSWORD", "MLFLOW_DB_PASSWORD", "AIRLOCK_DB_PASSWORD", "AIRLOCK_SIGNER_DB_PASSWORD"}
 """Passwords of whoever owns a database, and of who signs: no worker has a use for them."""
