@@ -132,19 +132,28 @@ def answer_release(
     index = seat - 1 if seat else _open_seat(deployment, release, user)
     seen = len(release.events)
     place = (release.dag_id, release.run_id, SEAT_TASK, index)
-    words = {"comment": comment, "condition": condition, "until": until}
 
     def send() -> None:
         client.wait_for_seat(*place)
         try:
-            client.answer(*place, choice=choice, **words)
+            client.answer(*place, choice=choice, comment=comment, condition=condition, until=until)
         except RefusedError:
             # Airflow never changes whom a question is for. Who may fill the seat since, because a delegation
             # began or a role moved, has proved to Airflow who they are, and is recorded here.
             if user not in {person.user for person in seat_request(deployment, release_id, index).eligible}:
                 raise
             when = str(deployment.clock.now_us())
-            approve(deployment, release_id, index, user=user, choice=choice.lower(), when=when, **words)
+            approve(
+                deployment,
+                release_id,
+                index,
+                user=user,
+                choice=choice.lower(),
+                comment=comment,
+                when=when,
+                condition=condition,
+                until=until,
+            )
 
     send()
     end = time.monotonic() + ANSWER_SECONDS
