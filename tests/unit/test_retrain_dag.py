@@ -180,7 +180,7 @@ def test_who_may_not_ask_fails_at_once(world: World) -> None:
     from airlock.airflow.retraining import RequestRetrainingOperator
 
     task = RequestRetrainingOperator(task_id="request", workload=WORKLOAD)
-    with pytest.raises(AirflowFailException, match=r"no entry in people\.yaml"):
+    with pytest.raises(AirflowFailException, match=r"no active entry in people\.yaml"):
         task.execute(context(user="mallory"))
 
 
