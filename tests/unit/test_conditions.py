@@ -81,6 +81,10 @@ def test_an_approval_with_a_condition_counts_and_says_until_when(world: World) -
     [
         ({"until": ""}, "'' is no date"),
         ({"until": "next week"}, "is no date"),
+        ({"until": "2026-01-10T25:00"}, "is no moment"),
+        ({"until": "0001-01-01T00:00+23:59"}, "is over already"),
+        ({"until": "2025-12-31T23:59"}, "the deadline of the condition is over already"),
+        ({"until": "2026-02-01T00:01"}, "has to be met within 30 days"),
         ({"until": "2025-12-31"}, "the deadline of the condition is over already"),
         ({"until": "2026-03-01"}, "has to be met within 30 days"),
         ({"condition": "", "until": "2026-01-10"}, "the condition needs at least 10 characters"),
@@ -127,6 +131,20 @@ def test_the_role_of_the_seat_confirms_it_and_then_it_stays(world: World) -> Non
     world.clock.advance(hours=24 * 60)
     assert review(world.deployment) == []
     assert world.events(Kind.APPROVAL_REVOKED) == []
+
+
+@pytest.mark.parametrize(
+    ("until", "minute"), [("2026-01-01T14:30", "14:30"), ("2026-01-01T14:30:00+02:00", "12:30")]
+)
+def test_a_condition_may_end_at_a_minute(world: World, until: str, minute: str) -> None:
+    release_id = world.judged("2", track="red")
+    approve(world, release_id, "grace", until=until)
+    found = only(world)
+    assert found.until == f"2026-01-01 {minute} UTC"
+    world.clock.us = found.until_us - 1
+    assert only(world).state == conditions.OPEN
+    world.clock.advance(us=1)
+    assert only(world).state == conditions.MISSED
 
 
 @pytest.mark.requirement("A-2")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from airlock.core.approvals import Answer, Panel, objection
 from airlock.core.audit import Event, Kind
-from airlock.core.dates import last_day
+from airlock.core.dates import due_words
 from airlock.core.errors import NotFoundError
 from airlock.core.release import Release
 from airlock.services.deployment import Deployment
@@ -38,8 +38,8 @@ class Condition:
 
     @property
     def until(self) -> str:
-        """The last day to meet it, UTC."""
-        return last_day(self.until_us)
+        """The last day to meet it, or the moment, UTC."""
+        return due_words(self.until_us)
 
 
 def conditions_of(release: Release, now_us: int) -> list[Condition]:

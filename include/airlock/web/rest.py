@@ -45,7 +45,10 @@ class AnswerBody(BaseModel):
     choice: Literal["approve", "reject"]
     comment: Annotated[str, Field(max_length=4000, description="why; a rejection must explain itself")] = ""
     condition: Annotated[str, Field(max_length=4000, description="what has to be done for it to stay")] = ""
-    until: Annotated[str, Field(max_length=10, description="last day to do it, such as 2026-03-31")] = ""
+    until: Annotated[
+        str,
+        Field(max_length=40, description="last day to do it, or a moment (UTC): 2026-03-31T14:30"),
+    ] = ""
 
 
 class QuestionBody(BaseModel):
