@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airlock.adapters.lineage import commit_authors
+from airlock.core.approvals import Panel, person_objection
 from airlock.core.audit import Kind
 from airlock.core.declarations import LineageSpec
 from airlock.core.errors import NotFoundError, RefusedError
@@ -23,7 +24,6 @@ from airlock.services.conditions import Condition, confirm, list_conditions, una
 from airlock.services.promote import promote
 from airlock.services.publish import publish
 from airlock.services.releases import find_release, open_case, state_of
-from airlock.services.requests import person_problem
 from airlock.services.review_approvals import review
 from tests.support.deployments import PEOPLE, World, edit, fast_folder, make_world, policy_data, write_yaml
 from tests.unit.test_publish import ask, say
@@ -366,4 +366,6 @@ def test_somebody_who_left_neither_answers_nor_counts(world: World) -> None:
     with pytest.raises(RefusedError, match="ravi is not active any more"):
         world.answer(other, "ravi", 1)
     # The same for waivers and policies.
-    assert "not active" in person_problem("ravi", "risk-officer", world.deployment.config.people(), {})
+    assert "not active" in person_objection(
+        "ravi", "risk-officer", Panel(world.deployment.config.people(), barred={})
+    )

@@ -185,7 +185,7 @@ def list_command(
             safe(one.versions),
             last_day(one.until_us),
             f"[{STYLES.get(state, 'red')}]{state}[/]",
-            safe(one.requested.actor if one.answer is None else one.answer.actor),
+            safe(one.requested.actor if one.answer is None else one.answer.who),
         )
     if found:
         console.print(table)
@@ -212,7 +212,7 @@ def show(waiver: WaiverArgument, *, output: FormatOption = Format.PRETTY) -> Non
     if found.answer is not None:
         verb = "rejected" if found.granted is None else "granted"
         said = safe(str(found.answer.data["comment"])) or "no comment"
-        console.print(f"{verb} by {safe(found.answer.actor)} ({found.role}): {said}")
+        console.print(f"{verb} by {safe(found.answer.who)} ({found.role}): {said}")
     else:
         console.print(f"{found.role} has to answer by {_when(found.answer_until_us)}")
     if found.revoked is not None:
@@ -234,7 +234,7 @@ def _as_json(deployment: Deployment, one: WaiverRequest) -> dict[str, Any]:
         "requested": _when(one.requested.occurred_us),
         "reason": one.requested.data["reason"],
         "role": one.role,
-        "answered_by": None if one.answer is None else one.answer.actor,
+        "answered_by": None if one.answer is None else one.answer.who,
         "revoked_by": None if one.revoked is None else one.revoked.actor,
         "in_production": [
             event.release_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airlock.core.approvals import Answer, Panel, objection
+from airlock.core.approvals import Answer, objection
 from airlock.core.audit import Event, Kind
 from airlock.core.dates import due_words
 from airlock.core.errors import NotFoundError
@@ -155,20 +155,12 @@ def _confirm_problem(
         manifest_digest=decision.manifest_digest,
         evidence_digest=decision.evidence_digest,
         policy_digest=decision.policy_digest,
-        acts_for=_acts_for(panel, user, condition.role),
+        acts_for=panel.acts_for(user, condition.role),
         given_us=deployment.clock.now_us(),
     )
     return objection(asked, decision=decision, panel=panel, earlier=()) or words_problem(
         comment, minimum=1, what="comment"
     )
-
-
-def _acts_for(panel: Panel, user: str, role: str) -> str:
-    """Whom a person acts for in a role; empty for who holds it, and for who may not."""
-    person = panel.people.find(user)
-    if person is not None and role in person.roles:
-        return ""
-    return next(iter(panel.acting_for(user, role)), "")
 
 
 # In production
