@@ -67,5 +67,5 @@ def test_a_shell_script_is_one_that_bash_can_read(path: Path) -> None:
     """`bash -n` reads without running: an open quote in `.ci/run` once left everything untested."""
     assert path.read_text().splitlines()[0] == "#!/usr/bin/env bash"
     assert path.stat().st_mode & 0o100
-    read = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
+    read = subprocess.run(["/bin/bash", "-n", path], capture_output=True, text=True, check=False)
     assert (read.returncode, read.stderr) == (0, "")
