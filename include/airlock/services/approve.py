@@ -9,6 +9,7 @@ from airlock.core.audit import Kind
 from airlock.core.dates import DAY_US, deadline
 from airlock.core.decision import Decision, Outcome
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
+from airlock.core.measure import measure_of
 from airlock.core.people import People, Person
 from airlock.core.policy import Seat
 from airlock.core.release import Release
@@ -186,13 +187,21 @@ def check_condition(deployment: Deployment, release_id: str, *, condition: str, 
     Raises:
         InvalidInputError: the condition cannot be taken like this.
     """
-    rules = open_case(deployment, release_id).policy.approval
+    case = open_case(deployment, release_id)
+    rules = case.policy.approval
     if rules.condition_days is None:
         raise InvalidInputError(
             "the policy of this release takes no conditional approval", fix="approve without it, or reject"
         )
     if problem := words_problem(condition, minimum=max(1, rules.minimum_comment), what="condition"):
         raise InvalidInputError(problem, fix="say what has to be done")
+    if (measure := measure_of(condition)) is not None:
+        measure.check()
+        if case.workload.monitoring is None:
+            raise InvalidInputError(
+                "nothing measures this workload in production",
+                fix="add `monitoring` to the workload file, or say the condition in words",
+            )
     until_us, now = deadline(until), deployment.clock.now_us()
     if until_us > now + (rules.condition_days + 1) * DAY_US:
         raise InvalidInputError(
