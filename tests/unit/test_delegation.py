@@ -389,6 +389,8 @@ def test_a_deputy_and_the_giver_fill_one_seat_of_a_new_policy_together(world: Wo
     give(world, "omar", "vera", roles=["governance-analyst", "risk-officer"])
     request = ask_policy(world)
     assert request.seats == ["risk-officer"]
+    seats = {user: publish.seats_for(world.deployment, request, user) for user in ("vera", "grace", "petra")}
+    assert seats == {"vera": [0], "grace": [], "petra": []}
     say(world, request, "vera")
     assert publish.standing(world.deployment, request.request_id).sentence == "approved by vera for omar"
     delegations.end(world.deployment, "delegation-1", user="omar", reason="I am back already.", when="run-2")

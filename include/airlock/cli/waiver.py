@@ -16,8 +16,7 @@ from airlock.core.errors import RefusedError
 from airlock.core.task import REVOKE_DAG, WAIVER_DAG
 from airlock.core.waiver import WaiverRequest, WaiverState
 from airlock.services.deployment import Deployment, open_deployment
-from airlock.services.follow import answer_request, start_request, wait_for_record
-from airlock.services.requests import refusal_of
+from airlock.services.follow import answer_request, start_and_wait, start_request
 from airlock.services.waivers import (
     find_waiver,
     list_waivers,
@@ -137,15 +136,13 @@ def revoke(
     deployment = open_deployment()
     find_waiver(deployment, waiver)
     client = client_for(deployment.settings, user)
-    seen, _ = refusal_of(deployment, waiver)
-    run_id = str(client.trigger(REVOKE_DAG, {"waiver": waiver, "reason": reason})["dag_run_id"])
-    wait_for_record(
+    start_and_wait(
         deployment,
         client,
-        lambda: find_waiver(deployment, waiver).revoked is not None,
+        REVOKE_DAG,
+        {"waiver": waiver, "reason": reason},
         subject=waiver,
-        run=(REVOKE_DAG, run_id),
-        seen=seen,
+        recorded=lambda: find_waiver(deployment, waiver).revoked is not None,
     )
     console.print(f"{safe(waiver)} is revoked.")
 

@@ -426,6 +426,16 @@ def _answer_problem(
     return problem or words_problem(comment, minimum=minimum, what="comment") or person, acting
 
 
+def seats_for(deployment: Deployment, request: PolicyRequest, user: str) -> list[int]:
+    """Open seats that a person may fill, for themselves or for whom they act for."""
+    panel, filled = _panel(deployment, request), tally(deployment, request).filled
+    return [
+        seat
+        for seat, role in enumerate(request.seats)
+        if seat not in filled and not answer_problem(panel, user, role)[0]
+    ]
+
+
 def _policy_of(deployment: Deployment, request: PolicyRequest) -> Policy:
     return Policy.from_bytes(deployment.evidence.get(request.digest))
 
