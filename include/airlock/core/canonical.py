@@ -12,6 +12,7 @@ import math
 import re
 from typing import Any
 
+import msgspec
 import rfc8785
 
 from airlock.core.errors import InvalidInputError
@@ -28,7 +29,7 @@ def canonical_json(value: Any) -> bytes:
             NUL characters (PostgreSQL cannot store them) and types JSON has no word for.
     """
     try:
-        data = _ENCODE(value).encode() if _plain(value) else rfc8785.dumps(value)
+        data = _ENCODE(value) if _plain(value) else rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise InvalidInputError(
             f"value has no canonical JSON form: {error}",
@@ -40,12 +41,12 @@ def canonical_json(value: Any) -> bytes:
     return data
 
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
-"""The standard library's encoder, a tenth of the time; for ``_plain`` values it writes the same bytes."""
+_ENCODE = msgspec.json.Encoder(order="sorted").encode
+"""A hundredth of the time; for ``_plain`` values it writes the same bytes."""
 
 
 def _plain(value: Any) -> bool:
-    """Whether RFC 8785 and the standard library agree: no fractions, nothing sorted by UTF-16 units."""
+    """Whether RFC 8785 and ``_ENCODE`` agree: no fractions, nothing sorted by UTF-16 units."""
     kind: type = type(value)
     if kind is str or value is None or kind is bool:
         return True
