@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from airlock.adapters.audit import SqlAuditStore, Vault
 from airlock.adapters.audit.columns import COLUMNS, NAMES, body_of, event_of, values_of
+from airlock.adapters.audit.schema import schema_problems
 from airlock.adapters.supervisor import free_port
 from airlock.core.audit import MAX_BODY_BYTES, Event, Kind
 from airlock.core.errors import ConfigurationError, ConflictError, InvalidInputError, UnavailableError
@@ -328,6 +330,20 @@ def test_what_is_no_object_is_refused_by_the_database_too(backend: Backend, data
     with pytest.raises(SQLAlchemyError, match=r"(?i)check constraint|json"):
         backend.raw(insert_of(make_event(), data=data))
     assert backend.raw("SELECT * FROM event") == []
+
+
+def test_a_log_of_the_first_form_is_upgraded(empty: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = command.upgrade
+    with monkeypatch.context() as before:
+        before.setattr(command, "upgrade", lambda config, _: upgrade(config, "v1_fields"))
+        empty.open().migrate()
+    recorded = empty.open().append(make_event("before"))
+    empty.open().migrate()
+    assert schema_problems(empty.database()) == []
+    assert empty.open().events() == [recorded]
+    with pytest.raises(SQLAlchemyError, match=r"(?i)check constraint"):
+        empty.raw(insert_of(make_event("after"), data="[]"))
+    assert empty.open().append(make_event("after")).ingest_id
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -105,6 +105,7 @@ def _postgresql_problems(database: Database) -> Iterator[str]:
 def _expected_triggers(schema: str) -> dict[str, tuple[str, str]]:
     """When each trigger fires, and what its function says, as they were made."""
     from airlock.adapters.audit.migrations.versions import v0001_log as made
+    from airlock.adapters.audit.migrations.versions import v0002_check_in_trigger as queued
 
     return {
         **{
@@ -115,5 +116,5 @@ def _expected_triggers(schema: str) -> dict[str, tuple[str, str]]:
             for table in TABLES
         },
         **{f"{table}_no_truncate": ("BEFORE TRUNCATE", made.APPEND_ONLY) for table in TABLES},
-        "event_queue": ("AFTER INSERT", made.QUEUE.format(schema=schema)),
+        "event_queue": ("AFTER INSERT", queued.QUEUE.format(schema=schema)),
     }
