@@ -9,7 +9,7 @@ follow from the tiles below, at level 0 from the entries themselves.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from airlock.proof import EMPTY_ROOT, HASH_SIZE, hash_node
@@ -38,13 +38,32 @@ def split(hashes: bytes) -> list[bytes]:
     return [hashes[start : start + HASH_SIZE] for start in range(0, len(hashes), HASH_SIZE)]
 
 
+# Copying what has hashed the first byte takes two thirds of the time of beginning anew, and the whole log
+# passes through the two functions that do; elsewhere ``airlock.proof`` says the same more plainly.
+_LEAF, _NODE = hashlib.sha256(b"\x00"), hashlib.sha256(b"\x01")
+
+
+def hash_leaves(bodies: Iterable[bytes]) -> list[bytes]:
+    """``hash_leaf`` of each."""
+    hashes, begun = [], _LEAF.copy
+    for body in bodies:
+        leaf = begun()
+        leaf.update(body)
+        hashes.append(leaf.digest())
+    return hashes
+
+
 def complete_root(row: Sequence[bytes]) -> bytes:
     """Root of a complete subtree; ``row`` has a power of two of hashes."""
-    row, sha256 = list(row), hashlib.sha256
+    begun = _NODE.copy
     while len(row) > 1:
-        # The iterator hands out pairs; ``hash_node`` is written out, because the whole log passes here.
-        pairs = iter(row)
-        row = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+        above, pairs = [], iter(row)
+        for left, right in zip(pairs, pairs, strict=True):
+            node = begun()
+            node.update(left)
+            node.update(right)
+            above.append(node.digest())
+        row = above
     return row[0]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
+from airlock.adapters.audit.bulk import Batch, hash_waiting
 from airlock.adapters.audit.columns import OF_EVENT, body_of
 from airlock.adapters.audit.database import Database
 from airlock.core.audit import Kind
@@ -118,12 +118,13 @@ class Log:
         head = _head(connection)
         if head.size != tree.size:
             raise ConflictError(f"the log has {head.size} entries, not {tree.size}; another sequencer works")
-        rows = _until_new_key(connection.execute(sa.text(_WAITING), {"limit": limit}).all())
-        if not rows:
+        ingest_ids, kinds, hashes = self._waiting(connection, limit)
+        if not ingest_ids:
             return None
+        count = _until_new_key(kinds)
         grown = deepcopy(tree)
-        tiles = grown.extend([hash_leaf(body_of(row[1:])) for row in rows])
-        self._take(connection, [row[0] for row in rows], tree.size)
+        tiles = grown.extend(hashes[:count])
+        self._take(connection, ingest_ids[:count], tree.size)
         if tiles:
             connection.execute(
                 sa.text("INSERT INTO tile (level, idx, root, data) VALUES (:level, :idx, :root, :data)"),
@@ -138,7 +139,19 @@ class Log:
             sa.text("INSERT INTO checkpoint (tree_size, root, note) VALUES (:size, :root, :note)"),
             {"size": new.size, "root": root, "note": new.note},
         )
-        return grown, new, [row.kind for row in rows]
+        return grown, new, kinds[:count]
+
+    def _waiting(self, connection: sa.Connection, limit: int) -> Batch:
+        if not self.database.sqlite:
+            cursor = connection.connection.cursor()
+            if (found := hash_waiting(cursor, limit)) is not None:
+                return found
+        rows = connection.execute(sa.text(_WAITING), {"limit": limit}).all()
+        return (
+            [row[0] for row in rows],
+            [row.kind for row in rows],
+            [hash_leaf(body_of(row[1:])) for row in rows],
+        )
 
     def _take(self, connection: sa.Connection, ingest_ids: list[int], start: int) -> None:
         """Move events from the queue into the log, the first at place ``start``."""
@@ -151,8 +164,8 @@ class Log:
                 [{"seq": start + place, "id": found} for place, found in enumerate(ingest_ids)],
             )
             return
-        values = {"ids": ingest_ids, "start": start}
-        # Without the cast the array is of smaller integers, and PostgreSQL would search it row by row.
+        # As text: the driver would look at each number by itself, twice.
+        values = {"ids": f"{{{','.join(map(str, ingest_ids))}}}", "start": start}
         connection.execute(
             sa.text("DELETE FROM pending WHERE ingest_id = ANY(CAST(:ids AS bigint[]))"), values
         )
@@ -319,11 +332,9 @@ def _tree(connection: sa.Connection) -> Tree:
     return Tree(size, edges)
 
 
-def _until_new_key(rows: Sequence[Any]) -> Sequence[Any]:
-    for place, row in enumerate(rows):
-        if row.kind in (Kind.KEY_ROTATED, Kind.LOG_RESTARTED):
-            return rows[: place + 1]
-    return rows
+def _until_new_key(kinds: Sequence[str]) -> int:
+    changes = (place for place, kind in enumerate(kinds) if kind in (Kind.KEY_ROTATED, Kind.LOG_RESTARTED))
+    return next(changes, len(kinds) - 1) + 1
 
 
 class _Hashes:
