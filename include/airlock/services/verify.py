@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from airlock.adapters.audit.database import Database
 from airlock.adapters.audit.log import Head, Log
 from airlock.adapters.audit.personal import Sealed, Vault
-from airlock.adapters.audit.scan import RANGE, REMOVED, TILE, Scan, Suspect, scan
+from airlock.adapters.audit.scan import RANGE, REMOVED, Scan, Suspect, compare_tiles, scan
 from airlock.adapters.audit.schema import schema_problems
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
@@ -203,23 +203,16 @@ def _upper_levels(database: Database, roots: list[bytes], found: Verification) -
     levels = [roots]
     question = sa.text("SELECT idx, root, data FROM tile WHERE level = :level")
     while len(levels[-1]) >= TILE_WIDTH:
-        level, row = len(levels), levels[-1]
+        level = len(levels)
         stored = database.read(
             lambda connection, level=level: {  # type: ignore[misc]
                 tile[0]: (bytes(tile[1]), bytes(tile[2]))
                 for tile in connection.execute(question, {"level": level})
             }
         )
-        above = []
-        for index in range(len(row) // TILE_WIDTH):
-            part = row[index * TILE_WIDTH : (index + 1) * TILE_WIDTH]
-            above.append(complete_root(part))
-            if stored.get(index) != (above[-1], b"".join(part)):
-                seq = index * TILE_WIDTH ** (level + 1)
-                found.suspects.append(
-                    Suspect(TILE, seq, f"tile {index} of level {level} is not what was signed")
-                )
-        levels.append(above)
+        roots, suspects = compare_tiles(level, 0, levels[-1], stored)
+        levels.append(roots)
+        found.suspects += suspects
     return levels
 
 

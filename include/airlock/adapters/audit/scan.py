@@ -7,7 +7,7 @@ compared with what is stored.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -169,25 +169,47 @@ class _Reader:
 
     def _compared(self, first: int, hashes: list[bytes]) -> Scan:
         """Compare complete tiles with what is stored, and keep their computed roots."""
-        part = Scan(first, b"".join(hashes))
-        index = first // TILE_WIDTH
-        count = len(hashes) // TILE_WIDTH
-        stored = {row[0]: row for row in self._ask(_TILES, (0, index, index + count))}
-        for place in range(count):
-            row = hashes[place * TILE_WIDTH : (place + 1) * TILE_WIDTH]
-            root = complete_root(row)
-            part.roots.append(root)
-            seq = (index + place) * TILE_WIDTH
-            tile = stored.get(index + place)
-            if tile is None:
-                part.suspects.append(
-                    Suspect(TILE, seq, f"the tile over the entries from {seq} on is missing")
-                )
-            elif bytes(tile[2]) != b"".join(row):
-                part.suspects.append(classify(seq, row, bytes(tile[2])))
-            elif bytes(tile[1]) != root:
-                part.suspects.append(Suspect(TILE, seq, f"the tile from entry {seq} on has another root"))
-        return part
+        index, count = first // TILE_WIDTH, len(hashes) // TILE_WIDTH
+        stored = {
+            row[0]: (bytes(row[1]), bytes(row[2])) for row in self._ask(_TILES, (0, index, index + count))
+        }
+        roots, suspects = compare_tiles(0, index, hashes, stored)
+        return Scan(first, b"".join(hashes), roots, suspects)
+
+
+def compare_tiles(
+    level: int, first: int, hashes: Sequence[bytes], stored: Mapping[int, tuple[bytes, bytes]]
+) -> tuple[list[bytes], list[Suspect]]:
+    """Compute the roots of a level's complete tiles, and compare these with what is stored.
+
+    Args:
+        level: 0 is that of the leaves.
+        first: index of the tile that begins with the first hash.
+        hashes: computed hashes of the level.
+        stored: root and hashes that the database has, by index of the tile.
+    """
+    roots, suspects = [], []
+    for place in range(len(hashes) // TILE_WIDTH):
+        row = hashes[place * TILE_WIDTH : (place + 1) * TILE_WIDTH]
+        roots.append(complete_root(row))
+        kept = stored.get(first + place)
+        if kept != (roots[-1], b"".join(row)):
+            suspects.append(_difference(level, first + place, row, kept))
+    return roots, suspects
+
+
+def _difference(level: int, index: int, row: Sequence[bytes], kept: tuple[bytes, bytes] | None) -> Suspect:
+    seq = index * TILE_WIDTH ** (level + 1)
+    where = f"of level {level} over the entries from {seq} on"
+    if kept is None:
+        return Suspect(TILE, seq, f"the tile {where} is missing")
+    if kept[1] == b"".join(row):
+        return Suspect(TILE, seq, f"the tile {where} has another root")
+    return (
+        Suspect(TILE, seq, f"the tile {where} is not what was signed")
+        if level
+        else classify(seq, row, kept[1])
+    )
 
 
 def _hash_rows(rows: list[Any], first: int, suspects: list[Suspect], *, strict: bool) -> list[bytes]:
@@ -217,7 +239,7 @@ def _malformed(seq: int, data: bytes) -> Iterator[Suspect]:
         yield Suspect(MALFORMED, seq, f"entry {seq}: {error.what}")
 
 
-def classify(start: int, computed: list[bytes], stored: bytes) -> Suspect:
+def classify(start: int, computed: Sequence[bytes], stored: bytes) -> Suspect:
     """Say which kind of change makes the events of a tile differ from their stored hashes."""
     kept = [stored[place : place + 32] for place in range(0, len(stored), 32)]
     at = next(place for place, value in enumerate(kept) if value != computed[place])
