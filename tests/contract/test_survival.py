@@ -118,6 +118,13 @@ class Campaign:
         self.server.start()
         self.done["databases killed"] += 1
 
+    def wait_for(self, outcome: str, count: int) -> None:
+        """Wait until more than so many events have come to this."""
+        until = time.monotonic() + 60
+        while len(self.outcomes()[outcome]) <= count:
+            assert time.monotonic() < until, f"no {count} events are {outcome}"
+            time.sleep(0.05)
+
     def outcomes(self) -> dict[str, set[str]]:
         """Keys by what became of them; ``unknown`` were begun and nothing more."""
         found: dict[str, set[str]] = {"begun": set(), "ok": set(), "spooled": set(), "failed": set()}
@@ -133,9 +140,11 @@ def _drain(deployment: Deployment) -> None:
     """Start once more what was killed, and let it finish."""
     sequencer = Sequencer(deployment, anchors_of(deployment.settings))
     sequencer.start()
-    until = time.monotonic() + 60
-    while deployment.spool.waiting() or deployment.log.waiting().count:
-        assert time.monotonic() < until, "the spool does not empty"
+    least, until = sys.maxsize, 0.0
+    while waiting := len(deployment.spool.waiting()) + deployment.log.waiting().count:
+        if waiting < least:  # however slow the machine is, it goes on
+            least, until = waiting, time.monotonic() + 60
+        assert time.monotonic() < until, f"{waiting} events stay in the spool or the queue"
         sequencer.work()
     assert deployment.spool.damaged() == []
 
@@ -198,7 +207,7 @@ def test_no_acknowledged_event_is_missing_after_minutes_of_random_kills(kind: st
 @pytest.mark.slow
 @pytest.mark.requirement("E-2")
 def test_a_database_that_is_away_while_many_write_loses_nothing(tmp_path: Path) -> None:
-    """Down for seconds with several writers; what was spooled meanwhile is in the log afterwards."""
+    """Several writers go on while it is down; what was spooled meanwhile is in the log afterwards."""
     with _database("postgresql", tmp_path) as (url, server):
         assert server is not None
         settings = Settings(home=tmp_path / "home", config_dir=tmp_path, audit_url=url)  # type: ignore[arg-type]
@@ -208,16 +217,16 @@ def test_a_database_that_is_away_while_many_write_loses_nothing(tmp_path: Path) 
         deployment.log.database.close()
         campaign = Campaign(settings, tmp_path, server, np.random.default_rng(1))
         campaign.writers = [campaign._writer(number) for number in range(WRITERS)]
-        time.sleep(1)
+        campaign.wait_for("ok", 100)
         server.kill()
-        time.sleep(3)
+        campaign.wait_for("spooled", 100)
+        before = len(campaign.outcomes()["ok"])
         server.start()
-        time.sleep(1)
+        campaign.wait_for("ok", before + 100)
         for writer in campaign.writers:
             writer.kill()
             writer.join()
         outcomes = campaign.outcomes()
-        assert len(outcomes["spooled"]) > 100
         assert not outcomes["failed"]
         _drain(deployment)
         keys = {entry.event.key for entry in deployment.audit.events()}

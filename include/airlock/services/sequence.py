@@ -7,6 +7,7 @@ transaction is committed, because a published one that was rolled back would be 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -306,10 +307,15 @@ def replay_spool(deployment: Deployment, anchors: Sequence[Anchor]) -> Replay:
     Raises:
         UnavailableError: the database does not answer; everything stays.
     """
-    names = immediate(anchors)
+    # Asked once: with a long backlog every question counts, and what is anchored meanwhile is safe next time.
+    receipts = deployment.log.receipts()
+    covered = min((receipts.get(name, 0) for name in immediate(anchors)), default=sys.maxsize)
 
     def is_safe(recorded: Recorded) -> bool:
-        return recorded.ingest_id is not None and deployment.log.is_anchored(recorded.ingest_id, names)
+        if recorded.ingest_id is None:
+            return False
+        seq = deployment.log.seqs([recorded.ingest_id]).get(recorded.ingest_id)
+        return seq is not None and covered > seq
 
     # Without a spool of its own: what is replayed must not come back to where it was.
     store = SqlAuditStore(deployment.log.database, deployment.clock, deployment.vault)

@@ -20,6 +20,9 @@ from airlock.ports import AuditStore
 
 MAX_RECORDS = 100_000
 AT_ONCE = 1000
+_SHARE = 100
+"""Of the room that is left one process takes this part before it counts again."""
+
 _RECORD = ".event"
 _DAMAGED = ".damaged"
 
@@ -39,6 +42,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._recorded: dict[str, list[Recorded]] = {}
+        self._room = 0
 
     def keep(self, event: Event) -> None:
         """Keep an event durably; the same event twice is one file.
@@ -47,14 +51,22 @@ class Spool:
             UnavailableError: the disk is full, the folder is not writable, or too much waits already.
         """
         data = event.to_bytes()
-        if len(self._files(_RECORD)) >= MAX_RECORDS:
-            raise UnavailableError(
-                f"{MAX_RECORDS} events wait in the spool already",
-                where=str(self.folder),
-                fix="start the database of the audit store; the sequencer then empties the spool",
-            )
+        self._take_room()
         # Written also where it stands: who wrote it may not have waited for the disk yet.
         write_durably(self.folder / f"{sha256_hex(data)}{_RECORD}", data, mode=0o600)
+
+    def _take_room(self) -> None:
+        """Refuse when the spool is full; as others fill it too, it is counted more often the fuller it is."""
+        if self._room < 1:
+            free = MAX_RECORDS - len(self._files(_RECORD))
+            if free < 1:
+                raise UnavailableError(
+                    f"{MAX_RECORDS} events wait in the spool already",
+                    where=str(self.folder),
+                    fix="start the database of the audit store; the sequencer then empties the spool",
+                )
+            self._room = free // _SHARE
+        self._room -= 1
 
     def waiting(self) -> list[Path]:
         """Files of events that wait, the oldest first.
