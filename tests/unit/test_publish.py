@@ -12,7 +12,7 @@ import pytest
 from airlock.core.audit import Kind
 from airlock.core.errors import RefusedError
 from airlock.core.policy import Policy, Track
-from airlock.services import publish
+from airlock.services import publish, questions
 from airlock.services.approve import EXPIRED, GRANTED, OPEN, REJECTED
 from airlock.services.promote import promote
 from airlock.services.publish import PolicyRequest
@@ -253,6 +253,27 @@ def test_a_release_stays_on_what_it_was_pinned_to(world: World) -> None:
     promote(world.deployment, release_id)
 
 
+@pytest.mark.requirement("E-4", "P-3")
+def test_an_auditor_sees_who_published_a_version_that_judged_nothing_yet(world: World) -> None:
+    request = both(world)
+    for seat, role in enumerate(request.seats):
+        say(world, request, OWNERS[role], seat)
+    event = publish.publish(world.deployment, request.request_id)
+    use = questions.policy_use(world.deployment, "1.1.0")
+    assert (use.total, use.releases) == (0, ())
+    assert use.published is not None
+    assert (use.published.digest, use.published.at_us) == (request.digest, event.occurred_us)
+    assert (use.published.requested_by, use.published.approved_by) == ("petra", OWNERS)
+    assert (use.published.predecessor, use.published.first) == ("1.0.0", False)
+    assert use.published.sentences == tuple(event.data["sentences"])
+    recorded = world.deployment.audit.events(kinds=[Kind.POLICY_PUBLISHED])
+    assert use.published.event == recorded[-1].ingest_id
+    begun = questions.policy_use(world.deployment, "1.0.0")
+    assert begun.published is not None
+    assert (begun.total, begun.published.first, begun.published.approved_by) == (1, True, {})
+    assert set(begun.digests) == {begun.published.digest}
+
+
 # Asking
 
 
@@ -318,7 +339,7 @@ def test_who_asked_and_who_owns_nothing_cannot_agree_and_one_person_fills_one_se
     request = both(world)
     seat = {role: index for index, role in enumerate(request.seats)}
     world.set_roles("petra", ["governance-analyst", "risk-officer"])
-    with pytest.raises(RefusedError, match="asked to publish this and cannot approve"):
+    with pytest.raises(RefusedError, match="asked to publish this and cannot answer"):
         say(world, request, "petra")
     with pytest.raises(RefusedError, match="does not hold the role"):
         say(world, request, "grace", seat["risk-officer"])

@@ -607,7 +607,7 @@ def test_a_policy_version_that_was_edited_under_way_is_flagged(
     assert [judged.release_id for judged in early.releases] == [second]
     with pytest.raises(NotFoundError) as error:
         questions.policy_use(world.deployment, "9.9.9")
-    assert error.value.fix == "versions with releases: 1.0.0, 1.1.0"
+    assert error.value.fix == "versions with releases: 1.0.0, 1.1.0; published: none"
 
 
 # Filters
@@ -779,7 +779,10 @@ def test_programs_get_json_and_people_words(world: World, cli: Cli) -> None:
     ):
         assert words in shown
     assert cli("policy", "1.0.0", "--format", "json").json["was_edited"] is False
-    assert "1 release under content" in cli("policy", "1.0.0").err
+    assert cli("policy", "1.0.0", "--format", "json").json["published"]["first"] is True
+    shown = cli("policy", "1.0.0").err
+    assert "1 release under content" in shown
+    assert "as one of the first of this deployment, so nobody was asked" in shown
     assert cli("person", "ravi", "--format", "json").json["doings"][0]["what"] == "answered"
     assert "ravi answered: 1" in cli("person", "ravi").err
     found = cli("query", "--kind", "release.frozen", "--release", release_id, "--format", "json").json

@@ -246,7 +246,7 @@ def policy(
     store: StoreOption = None,
     output: FormatOption = Format.PRETTY,
 ) -> None:
-    """Show the releases judged under a policy version, and whether that version was edited meanwhile."""
+    """Say who published a policy version, which releases it judged, and whether it was edited meanwhile."""
     since_us, until_us = moment(since, "--since"), moment(until, "--until", end=True)
     answer = _ask(
         store, "policy", {"policy": version, "since": since, "until": until},
@@ -257,6 +257,7 @@ def policy(
     if output is Format.JSON:
         emit({**_plain(answer), "was_edited": answer.was_edited})
         return
+    _print_published(version, answer.published)
     if answer.was_edited:
         console.print(
             f"[bold red]Policy {safe(version)} was edited:[/] its releases were judged under "
@@ -392,6 +393,24 @@ def _print_adoption(adopted: questions.Adoption | None, consequence: str) -> Non
             f"{consequence}: it was in production before Airlock. Reason: {safe(adopted.reason)}",
             soft_wrap=True,
         )
+
+
+def _print_published(version: str, published: questions.Published | None) -> None:
+    if published is None:
+        console.print(f"[yellow]No publication of policy {safe(version)} is recorded.[/]")
+        return
+    when = f"Policy {safe(version)} was published {_when(published.at_us)}"
+    what = f"content [dim]{safe(published.digest)}[/], event {published.event}"
+    if published.first:
+        console.print(f"{when} as one of the first of this deployment, so nobody was asked: {what}")
+        return
+    people = ", ".join(f"{safe(user)} ({safe(role)})" for role, user in published.approved_by.items())
+    console.print(
+        f"{when} in place of {safe(published.predecessor)}: asked for by {safe(published.requested_by)}, "
+        f"approved by {people or 'nobody'}: {what}"
+    )
+    for sentence in published.sentences:
+        console.print(f"  {safe(sentence)}", soft_wrap=True)
 
 
 def _print_inputs(inputs: questions.Inputs) -> None:

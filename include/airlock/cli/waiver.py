@@ -16,7 +16,8 @@ from airlock.core.errors import RefusedError
 from airlock.core.task import REVOKE_DAG, WAIVER_DAG
 from airlock.core.waiver import WaiverRequest, WaiverState
 from airlock.services.deployment import Deployment, open_deployment
-from airlock.services.follow import answer_request, start_and_wait, start_request
+from airlock.services.follow import answer_request, start_request, wait_for_record
+from airlock.services.requests import refusal_of
 from airlock.services.waivers import (
     find_waiver,
     list_waivers,
@@ -136,13 +137,15 @@ def revoke(
     deployment = open_deployment()
     find_waiver(deployment, waiver)
     client = client_for(deployment.settings, user)
-    start_and_wait(
+    seen, _ = refusal_of(deployment, waiver)
+    run_id = str(client.trigger(REVOKE_DAG, {"waiver": waiver, "reason": reason})["dag_run_id"])
+    wait_for_record(
         deployment,
         client,
-        REVOKE_DAG,
-        {"waiver": waiver, "reason": reason},
+        lambda: find_waiver(deployment, waiver).revoked is not None,
         subject=waiver,
-        recorded=lambda: find_waiver(deployment, waiver).revoked is not None,
+        run=(REVOKE_DAG, run_id),
+        seen=seen,
     )
     console.print(f"{safe(waiver)} is revoked.")
 
@@ -182,7 +185,7 @@ def list_command(
             safe(one.versions),
             last_day(one.until_us),
             f"[{STYLES.get(state, 'red')}]{state}[/]",
-            safe(one.requested.actor if one.answer is None else one.answer.who),
+            safe(one.requested.actor if one.answer is None else one.answer.actor),
         )
     if found:
         console.print(table)
@@ -209,7 +212,7 @@ def show(waiver: WaiverArgument, *, output: FormatOption = Format.PRETTY) -> Non
     if found.answer is not None:
         verb = "rejected" if found.granted is None else "granted"
         said = safe(str(found.answer.data["comment"])) or "no comment"
-        console.print(f"{verb} by {safe(found.answer.who)} ({found.role}): {said}")
+        console.print(f"{verb} by {safe(found.answer.actor)} ({found.role}): {said}")
     else:
         console.print(f"{found.role} has to answer by {_when(found.answer_until_us)}")
     if found.revoked is not None:
@@ -231,7 +234,7 @@ def _as_json(deployment: Deployment, one: WaiverRequest) -> dict[str, Any]:
         "requested": _when(one.requested.occurred_us),
         "reason": one.requested.data["reason"],
         "role": one.role,
-        "answered_by": None if one.answer is None else one.answer.who,
+        "answered_by": None if one.answer is None else one.answer.actor,
         "revoked_by": None if one.revoked is None else one.revoked.actor,
         "in_production": [
             event.release_id

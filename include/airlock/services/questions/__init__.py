@@ -12,7 +12,7 @@ data.py        which data trained a version
 approvals.py   who approved it, and what they saw
 champions.py   what was in production
 people.py      everything a person did
-policies.py    what was judged under a policy version
+policies.py    who published a policy version, and what was judged under it
 waivers.py     which rule was waived, and by whom
 access.py      that somebody asked
 reading.py     bounded reading of events and evidence, for all of them
@@ -24,11 +24,11 @@ from airlock.services.questions.champions import Period, Production, Start, prod
 from airlock.services.questions.data import Data, Inputs, VersionData, data_of
 from airlock.services.questions.events import Found, query
 from airlock.services.questions.people import Doings, Person, person
-from airlock.services.questions.policies import Judged, PolicyUse, policy_use
+from airlock.services.questions.policies import Judged, PolicyUse, Published, policy_use
 from airlock.services.questions.reading import RELEASES, Adoption, Decided, GateSaid, Line
 from airlock.services.questions.waivers import Use, Waived, WaivedRule, waived
 
 __all__ = ["RELEASES", "Adoption", "Approval", "Approvals", "Data", "Decided", "Doings", "Found", "GateSaid"]
 __all__ += ["Given", "Inputs", "Judged", "Line", "Period", "Person", "PolicyUse", "Production", "Refused"]
 __all__ += ["Start", "VersionData", "approvals_of", "data_of", "person", "policy_use", "production", "query"]
-__all__ += ["Use", "Waived", "WaivedRule", "record_access", "waived"]
+__all__ += ["Published", "Use", "Waived", "WaivedRule", "record_access", "waived"]

@@ -1,4 +1,4 @@
-"""Which releases were judged under a policy version."""
+"""Who published a policy version, and which releases were judged under it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airlock.core.audit import Kind, Recorded
+from airlock.core.audit import Event, Kind, Recorded
 from airlock.core.canonical import parse_json
 from airlock.core.errors import NotFoundError
 from airlock.services.deployment import Deployment
@@ -18,6 +18,7 @@ from airlock.services.questions.reading import (
     find_case,
     newest,
     text,
+    texts,
 )
 
 
@@ -36,10 +37,36 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class PolicyUse:
-    """Releases under a policy version.
+class Published:
+    """That a version was published: from then on it counted, with this content alone.
 
     Attributes:
+        digest: of the content.
+        first: whether it was there when the deployment began, so that nobody was asked.
+        request, requested_by: what asked for it, and who.
+        approved_by: who approved it, by role.
+        predecessor: the version it was compared with.
+        sentences: what it changed, in words.
+        event: number of the publication in the store.
+    """
+
+    digest: str
+    at_us: int
+    first: bool
+    request: str
+    requested_by: str
+    approved_by: Mapping[str, str]
+    predecessor: str
+    sentences: tuple[str, ...]
+    event: int | None
+
+
+@dataclass(frozen=True)
+class PolicyUse:
+    """A policy version and the releases under it.
+
+    Attributes:
+        published: its publication, ``None`` if none is recorded.
         digests: how many of its releases were judged by which content; more than one content means that
             a published version was edited.
         total: releases under this version among those looked at.
@@ -49,6 +76,7 @@ class PolicyUse:
     """
 
     version: str
+    published: Published | None
     digests: Mapping[str, int]
     total: int
     releases: tuple[Judged, ...]
@@ -70,24 +98,27 @@ def policy_use(
     until_us: int | None = None,
     limit: int = RELEASES,
 ) -> PolicyUse:
-    """Releases that were frozen under a policy version, the newest first.
+    """Who published a policy version, and the releases that were frozen under it, the newest first.
 
     Raises:
-        NotFoundError: no release was judged under it; names the versions there are.
+        NotFoundError: it was neither published nor used; names the versions there are.
         UnavailableError: the store does not answer.
     """
     frozen, cut = newest(deployment, kinds=[Kind.RELEASE_FROZEN], since_us=since_us, until_us=until_us)
     under = [entry for entry in frozen[::-1] if text(entry.event, "policy") == version]
-    if not under:
-        known = sorted({text(entry.event, "policy") for entry in frozen})
+    published = _published(deployment)
+    if not under and version not in published:
+        used = sorted({text(entry.event, "policy") for entry in frozen})
         raise NotFoundError(
-            f"no release is recorded under policy {version!r}",
-            fix=f"versions with releases: {', '.join(known) or 'none'}",
+            f"no release is recorded under policy {version!r}, and it was never published",
+            fix=f"versions with releases: {', '.join(used) or 'none'}; "
+            f"published: {', '.join(sorted(published)) or 'none'}",
         )
     reader = EvidenceReader(deployment)
     digests = [_policy_digest(reader, entry) for entry in under]
     return PolicyUse(
         version=version,
+        published=published.get(version),
         digests=dict(Counter(digest for digest in digests if digest)),
         total=len(under),
         releases=tuple(
@@ -98,6 +129,33 @@ def policy_use(
         missing=tuple(reader.missing[:1]),
         cut=cut,
     )
+
+
+def _published(deployment: Deployment) -> dict[str, Published]:
+    """Publications by version; the first of a version is the one that counts."""
+    found: dict[str, Published] = {}
+    for entry in newest(deployment, kinds=[Kind.POLICY_PUBLISHED])[0]:
+        event = entry.event
+        for version, digest in _pairs(event, "policies").items():
+            made = Published(
+                digest=digest,
+                at_us=event.occurred_us,
+                first=event.data.get("first") is True,
+                request=text(event, "request"),
+                requested_by=text(event, "requested_by"),
+                approved_by=_pairs(event, "approved_by"),
+                predecessor=text(event, "predecessor"),
+                sentences=texts(event, "sentences"),
+                event=entry.ingest_id,
+            )
+            found.setdefault(version, made)
+    return found
+
+
+def _pairs(event: Event, name: str) -> dict[str, str]:
+    """Texts by name; whoever may write can put something else there."""
+    value = event.data.get(name)
+    return {key: str(item) for key, item in value.items()} if isinstance(value, dict) else {}
 
 
 def _policy_digest(reader: EvidenceReader, frozen: Recorded) -> str:
