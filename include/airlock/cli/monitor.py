@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from airlock.cli.output import Format, FormatOption, console, emit, safe
-from airlock.core.audit import Event
 from airlock.core.errors import AirlockError, InvalidInputError
 from airlock.core.production import Window, microseconds, moment
 from airlock.services import actions
@@ -17,8 +16,6 @@ from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.monitor import due_windows, evaluate_window, evaluated, read_window
 
 app = typer.Typer(help="Production: what is watched, and what is done about it.", no_args_is_help=True)
-
-_STYLES = {"calm": "green", "raised": "bold red", "unsure": "yellow", "error": "bold magenta", "off": "dim"}
 
 
 @app.command()
@@ -33,6 +30,8 @@ def run(
     output: FormatOption = Format.PRETTY,
 ) -> None:
     """Judge a window now: the newest one and all that were missed, or the one that is named."""
+    from airlock.reporting.production import signal_table
+
     deployment = open_deployment()
     windows = _windows(deployment, workload, window)
     events = [evaluate_window(deployment, workload, one) for one in windows]
@@ -49,7 +48,7 @@ def run(
         )
         return
     for event in events:
-        console.print(_signals(deployment, event))
+        console.print(signal_table(read_window(deployment, event)))
     console.print(f"[bold]{safe(actions.sentence_of(proposal))}[/]", soft_wrap=True)
     console.print(
         f"[dim]{safe(proposal.data['would'])}; {safe(proposal.data['why_held'])}[/]", soft_wrap=True
@@ -71,20 +70,6 @@ def _windows(deployment: Deployment, workload: str, named: tuple[str, str] | Non
             where="--window",
             fix="name two days as 2026-03-02 2026-03-09, the first before the second",
         ) from error
-
-
-def _signals(deployment: Deployment, event: Event) -> Table:
-    evidence = read_window(deployment, event)
-    title = f"{evidence.workload} version {evidence.version}, {evidence.window.text}"
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for column in ("signal", "", "what was found"):
-        table.add_column(column, overflow="fold", no_wrap=column != "what was found")
-    for signal in evidence.signals:
-        style = _STYLES[signal.reading]
-        text = safe(signal.text) + (" [dim](estimate)[/]" if signal.estimated else "")
-        fix = f"\n[cyan]→ {safe(signal.fix)}[/]" if signal.fix and signal.reading != "calm" else ""
-        table.add_row(signal.name.replace("_", " "), f"[{style}]{signal.reading}[/]", text + fix)
-    return table
 
 
 @app.command()
@@ -138,6 +123,40 @@ def _status(deployment: Deployment, name: str) -> dict[str, Any] | None:
     if late > 0:
         row["sentence"] += f"; nothing was judged since {moment(int(last.data['end_us'])):%Y-%m-%d}"
     return row
+
+
+@app.command()
+def history(
+    workload: Annotated[str, typer.Argument(help="Workload.")],
+    *,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page into this file.")] = None,
+    output: FormatOption = Format.PRETTY,
+) -> None:
+    """Show every window that was judged, what was done about it, and which version was in production."""
+    from airlock.services.production_history import history as read
+    from airlock.services.production_history import page
+
+    deployment = open_deployment()
+    found = read(deployment, workload)
+    if html is not None:
+        html.write_text(page(deployment, found), encoding="utf-8")
+    if output is Format.JSON:
+        emit(found)
+        return
+    for one in found["windows"]:
+        console.print(
+            f"[bold]{safe(one['window'])}[/]  version {safe(one['version'])}: {safe(one['sentence'])}",
+            soft_wrap=True,
+        )
+        if one["why"]:
+            console.print(f"    {safe(one['why'])}", soft_wrap=True)
+        if one["done"]:
+            console.print(f"    [dim]{safe(one['done'])}[/]", soft_wrap=True)
+    for one in found["champions"]:
+        version = safe(one["version"]) or "no version"
+        console.print(f"{one['when']}  {one['how']} [bold]{version}[/] by {safe(one['by'])}")
+    if not found["windows"]:
+        console.print("No window was judged yet; `airlock monitor run` judges the newest one.")
 
 
 @app.command()
