@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -211,3 +212,12 @@ def production(root: Path) -> Production:
     made.folder.mkdir(parents=True)
     adopt(made.deployment, WORKLOAD, "1", actor="admin", reason="it was there before")
     return made
+
+
+class OutletEvents(dict[Any, Any]):
+    """What Airflow gives a task to say about its outlets."""
+
+    def __missing__(self, key: Any) -> Any:
+        self[key] = SimpleNamespace(extra={}, added=[])
+        self[key].add = lambda asset, extra: self[key].added.append((asset.uri, extra))
+        return self[key]

@@ -173,6 +173,29 @@ def test_repeating_any_step_does_it_once(prod: Production, hands: list[Any]) -> 
     assert prod.world.events(Kind.CONFLICT) == []
 
 
+def once(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A look at the log that sees nothing the first time, because the other run has not written yet."""
+    real, seen = getattr(actions, name), iter([True])
+    monkeypatch.setattr(actions, name, lambda *given: None if next(seen, False) else real(*given))
+
+
+def test_two_monitors_at_once_propose_once_and_act_once(
+    prod: Production, hands: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        event = judged(prod, number, data_drift="raised")
+        first = actions.propose(prod.deployment, event, subject="action-of-one-run")
+    once(monkeypatch, "proposal_of")
+    assert actions.propose(prod.deployment, event, subject="action-of-the-other") == first
+    done = actions.act(prod.deployment, first)
+    once(monkeypatch, "ended")
+    assert actions.act(prod.deployment, first) == done
+    assert {asked["incident_id"] for _, asked in hands} == {done.data["incident"]}
+    kinds = (Kind.ACTION_PROPOSED, Kind.ACTION_TAKEN)
+    assert [len(prod.world.events(kind)) for kind in kinds] == [2, 1]
+    assert [one.data["action"] for one in prod.world.events(Kind.INCIDENT_OPENED)] == ["retrain"]
+
+
 def test_a_service_that_does_not_answer_leaves_it_open_for_another_try(
     prod: Production, monkeypatch: pytest.MonkeyPatch, hands: list[Any]
 ) -> None:

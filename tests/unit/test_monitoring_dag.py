@@ -14,7 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from airlock.airflow.assets import CHAMPIONS
 from airlock.airflow.monitoring import (
+    ActionChangesOperator,
     ActOperator,
     EvaluateWindowOperator,
     ProposeOperator,
@@ -26,10 +28,20 @@ from airlock.cli import monitor as command
 from airlock.cli.local import _check_monitoring
 from airlock.core.audit import Kind
 from airlock.core.errors import ConflictError, NotFoundError
+from airlock.core.monitoring import Action
 from airlock.core.production import MonitoringSpec, moment
+from airlock.services.actions import Facts
 from airlock.services.monitor import due_windows, evaluated
 from tests.support.deployments import WORKLOAD, fast_folder, open_world
-from tests.support.production import WEEK, Production, SmallModel, logged_workload, people, production
+from tests.support.production import (
+    WEEK,
+    OutletEvents,
+    Production,
+    SmallModel,
+    logged_workload,
+    people,
+    production,
+)
 
 pytestmark = pytest.mark.requirement("M-1")
 
@@ -69,7 +81,7 @@ def recorder(prod: Production, end: datetime, run: str = "scheduled__1") -> Any:
 
 def run_steps(prod: Production, number: int) -> tuple[str, list[str], str]:
     made = recorder(prod, moment(prod.window(number).end_us + 6 * 3_600_000_000))
-    context: Any = {}
+    context: Any = {"outlet_events": OutletEvents()}
     evaluate = EvaluateWindowOperator(task_id="evaluate", workload=WORKLOAD).run(made, context)
     roles = ProposeOperator(task_id="propose", workload=WORKLOAD).run(made, context)
     ended = ActOperator(task_id="act", workload=WORKLOAD).run(made, context)
@@ -86,12 +98,15 @@ def test_the_dag_shows_its_steps_and_says_what_they_do() -> None:
         "seat",
         "answered",
         "act",
+        "changes",
     ]
     assert all(task.doc_md for task in dag.tasks)
     assert dag.task_dict["act"].upstream_task_ids == {"answered"}
     assert "| `act` |" in str(dag.doc_md)
     assert not dag.catchup
     assert [asset.uri for asset in dag.task_dict["evaluate"].outlets] == [f"airlock://window/{WORKLOAD}"]
+    assert dag.task_dict["changes"].upstream_task_ids == {"act"}
+    assert dag.task_dict["act"].outlets == [CHAMPIONS]
     assert dag.deadline is not None
 
 
@@ -131,6 +146,32 @@ def test_a_run_that_is_repeated_records_nothing_twice(prod: Production) -> None:
     counts = {kind: len(prod.world.events(kind)) for kind in (Kind.MONITOR_EVALUATED, Kind.ACTION_PROPOSED)}
     assert run_steps(prod, 1) == first
     assert counts == {kind: len(prod.world.events(kind)) for kind in counts}
+
+
+def test_what_an_action_rolls_back_is_told_to_other_dags_and_compared(
+    prod: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the button: DAGs that depend on the champion hear of it, and the teams of the change."""
+    monkeypatch.setattr("airlock.services.actions.judge", lambda *_: Facts([], Action.QUARANTINE, "low"))
+    run_steps(prod, 1)
+    given = recorder(prod, moment(prod.window(1).end_us))
+    context: Any = {"outlet_events": OutletEvents()}
+    key = ActOperator(task_id="act", workload=WORKLOAD).run(given, context)
+    assert prod.deployment.find(key.partition("/")[2]).kind is Kind.ACTION_TAKEN  # type: ignore[union-attr]
+    extra = {"version": "", "by": "rollback of version 1"}
+    assert context["outlet_events"][CHAMPIONS].added == [(f"airlock://champion/{WORKLOAD}", extra)]
+    report = ActionChangesOperator(task_id="changes", workload=WORKLOAD).run(given, {})  # type: ignore[arg-type]
+    (compared,) = prod.world.events(Kind.DECISIONS_COMPARED)
+    assert (compared.data["report"], compared.data["from"]) == (report, "1")
+
+
+def test_where_nothing_was_rolled_back_no_change_is_told(prod: Production) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    run_steps(prod, 1)
+    given = recorder(prod, moment(prod.window(1).end_us))
+    with pytest.raises(AirflowSkipException, match="nothing was rolled back"):
+        ActionChangesOperator(task_id="changes", workload=WORKLOAD).run(given, {})  # type: ignore[arg-type]
 
 
 def test_a_run_by_hand_takes_the_time_it_was_started() -> None:
@@ -207,6 +248,29 @@ def test_status_says_what_came_of_the_last_window_and_that_it_is_paused(prod: Pr
     assert json.loads(cli("status", "--format", "json").stdout)[0]["paused"] == "3 actions are the most"
     assert cli("resume", WORKLOAD, "--reason", "the cause was mended", "--user", "ravi").exit_code == 0
     assert "paused" not in cli("status", WORKLOAD).stderr
+
+
+def test_the_history_shows_windows_actions_and_champions_and_is_a_page(
+    prod: Production, cli: Any, tmp_path: Path
+) -> None:
+    assert "No window" not in cli("history", WORKLOAD).stderr
+    hostile = "<script>alert(1)</script>"
+    prod.deployment.record(
+        Kind.MONITOR_PAUSED, "a/paused", workload=WORKLOAD, data={"sentence": f"3 are the most {hostile}"}
+    )
+    run_steps(prod, 2)
+    page = tmp_path / "page.html"
+    done = cli("history", WORKLOAD, "--html", str(page), "--format", "json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [one["window"] for one in found["windows"]] == [prod.window(n).text for n in range(3)]
+    assert [one["how"] for one in found["champions"]] == ["adopted"]
+    text = page.read_text()
+    assert hostile not in text
+    assert "3 are the most &lt;script&gt;" in text
+    for one in found["windows"]:
+        assert one["window"] in text
+    assert "2026-03-02 to 2026-03-08" in cli("history", WORKLOAD).stderr
 
 
 def test_the_examples_of_the_guide_are_valid() -> None:

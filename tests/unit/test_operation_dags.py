@@ -15,6 +15,7 @@ from airlock.core.audit import Kind
 from airlock.services import deployment as deployments
 from airlock.services.incidents import open_incident
 from tests.support.deployments import WORKLOAD, World, fast_folder, in_operation
+from tests.support.production import OutletEvents
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,21 +34,12 @@ def world(template: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         yield world
 
 
-class Events(dict[Any, Any]):
-    """What Airflow gives a task to say about its outlets."""
-
-    def __missing__(self, key: Any) -> Any:
-        self[key] = SimpleNamespace(extra={}, added=[])
-        self[key].add = lambda asset, extra: self[key].added.append((asset.uri, extra))
-        return self[key]
-
-
 def context(user: str, **params: Any) -> Any:
     values = {"workload": WORKLOAD, "reason": "everybody is declined", "version": None, "quarantine": False}
     return {
         "params": {**values, **params},
         "dag_run": SimpleNamespace(triggering_user_name=user),
-        "outlet_events": Events(),
+        "outlet_events": OutletEvents(),
     }
 
 

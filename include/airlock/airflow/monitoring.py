@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airlock.adapters.config_files import ConfigFolder
 from airlock.adapters.settings import load_settings
 from airlock.airflow.approval import ApprovalSensor, seats
-from airlock.airflow.assets import window_asset
+from airlock.airflow.assets import CHAMPIONS, tell_champion_of, window_asset
 from airlock.airflow.base import RequestRecorder
 from airlock.airflow.requests import DEFAULTS
 from airlock.core.errors import AirlockError, NotFoundError, UnavailableError
@@ -141,7 +141,37 @@ class ActOperator(MonitorStep):
 
         ended = act(recorder.deployment, propose(recorder.deployment, self.judged(recorder)))
         self.log.info("%s: %s", ended.kind, ended.data.get("sentence") or "no rule asks for anything")
+        if rolled_back(ended):
+            from airlock.services.moves import moves_of
+
+            version = moves_of(recorder.deployment, self.workload).champion or ""
+            tell_champion_of(context, self.workload, version, f"rollback of version {ended.version}")
         return ended.key
+
+
+class ActionChangesOperator(MonitorStep):
+    """Says which decisions the rollback of this run changes, to the teams downstream."""
+
+    def run(self, recorder: RequestRecorder, context: Context) -> str:
+        """Return the digest of the report; skipped when nothing was rolled back."""
+        from airlock.services.actions import ended, proposal_of
+        from airlock.services.decision_changes import after_last_rollback
+
+        proposal = proposal_of(recorder.deployment, self.judged(recorder))
+        done = None if proposal is None else ended(recorder.deployment, proposal)
+        if done is None or not rolled_back(done):
+            raise AirflowSkipException("nothing was rolled back, so no decision changes")
+        event = after_last_rollback(recorder.deployment, self.workload)
+        self.log.info("%s", event.data["sentence"])
+        return str(event.data["report"])
+
+
+def rolled_back(ended: Event) -> bool:
+    """Whether the end of a proposal is that another version, or none, went into production."""
+    from airlock.core.audit import Kind
+    from airlock.core.monitoring import Action
+
+    return ended.kind is Kind.ACTION_TAKEN and ended.data["action"] in (Action.ROLLBACK, Action.QUARANTINE)
 
 
 def monitor_dags() -> Iterator[DAG]:
@@ -208,10 +238,18 @@ def monitor_dag(workload: Workload, answer_hours: float) -> DAG:
             task_id="answered", desk="action", doc_md="Waits while people may still answer."
         )
         act = ActOperator(
-            task_id="act", workload=workload.name, doc_md="Does it, or records why it is not done."
+            task_id="act",
+            workload=workload.name,
+            doc_md="Does it, or records why it is not done.",
+            outlets=[CHAMPIONS],
+        )
+        changes = ActionChangesOperator(
+            task_id="changes",
+            workload=workload.name,
+            doc_md="After a rollback: which decisions change, to the teams downstream.",
         )
         evaluate >> propose >> [asked, answered]
-        answered >> act
+        answered >> act >> changes
     return dag
 
 
@@ -252,7 +290,8 @@ def _text(workload: Workload) -> str:
         "| `propose` | asks the policy what they mean together: none, alert, shadow, retrain, rollback or "
         "quarantine |\n"
         "| `seat`, `answered` | people are asked first where policy says so, with a time and a safe side |\n"
-        "| `act` | does it, or records why it is not done |\n\n"
+        "| `act` | does it, or records why it is not done |\n"
+        "| `changes` | after a rollback: says which decisions change |\n\n"
         f"Schedule: `{spec.schedule}` UTC. Owner: **{workload.owner}**. A run that is missed is made up "
         "for by the next one. `airlock monitor status` shows where things stand.\n"
     )

@@ -14,7 +14,13 @@ from typing import Any
 from airlock.core.audit import Event, Kind
 from airlock.core.canonical import storable
 from airlock.core.decision import tier_of
-from airlock.core.errors import AirlockError, NotFoundError, RefusedError, UnavailableError
+from airlock.core.errors import (
+    AirlockError,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from airlock.core.facts import workload_facts
 from airlock.core.monitoring import (
     MEANS,
@@ -172,13 +178,18 @@ def propose(deployment: Deployment, event: Event, *, subject: str = "") -> Event
         "deadline_us": answer_deadline_us(limits, now_us) if held.kind == "ask" else 0,
         "silence": limits.when_silent(found.action) if held.kind == "ask" else "",
     }
-    return deployment.record(
-        Kind.ACTION_PROPOSED,
-        f"{_key(event)}/proposed",
-        workload=event.workload,
-        version=event.version,
-        data=data,
-    ).event
+    try:
+        return deployment.record(
+            Kind.ACTION_PROPOSED,
+            f"{_key(event)}/proposed",
+            workload=event.workload,
+            version=event.version,
+            data=data,
+        ).event
+    except ConflictError:  # another run proposed in the same moment: its people are asked, once
+        if (first := proposal_of(deployment, event)) is None:
+            raise
+        return first
 
 
 def sentence_of(proposal: Event) -> str:
