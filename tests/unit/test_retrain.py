@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +36,7 @@ from airlock.services.retrain_data import check, freeze, read_plan
 from airlock.services.retrain_model import compare, register, submit_release, train_version
 from airlock.services.submit import freeze as freeze_release
 from airlock.services.submit import submit
-from tests.support.deployments import WORKLOAD, Killed, World, fast_folder, shipped_gates, write_yaml
+from tests.support.deployments import WORKLOAD, World, fast_folder, shipped_gates, write_yaml
 from tests.support.gates import make_frame
 from tests.support.production import NOW_US, WEEK, write_log
 from tests.support.rehearsals import CHAMPION, make_stage, model, shipped_rules
@@ -628,7 +631,7 @@ CHANGING = ("audit.append", "registry.add_version", "airflow.trigger", "sandbox.
 
 
 def test_killed_around_each_change_and_started_again_there_is_one_version_and_one_release(root: Path) -> None:
-    """Every call through a port is a failpoint, before and after it; then the DAG's tasks run again."""
+    """SIGKILL before and after every call through a port; then the DAG's tasks run again."""
     killed_everywhere(root, lambda moment: moment.endswith(CHANGING))
 
 
@@ -654,12 +657,33 @@ def killed_everywhere(root: Path, wanted: Callable[[str], bool]) -> None:
     for number in numbers:
         copied, airflow = world.copy(root.parent / str(number)), FakeAirflow()
         copied.deployment = replace(copied.deployment, sandbox=world.deployment.sandbox)
-        copied.failpoints.stop_at(number, Killed())
-        with pytest.raises(Killed):
-            world_run(copied, retrain_id, airflow)
+        kill(copied, number, retrain_id, airflow)
         copied.clock.advance(us=1)
         run(copied.deployment, retrain_id, airflow)
         assert outcome(copied, airflow, retrain_id) == expected, f"killed {moments[number - 1]}"
+
+
+def kill(world: World, number: int, retrain_id: str, airflow: FakeAirflow) -> None:
+    """Run it in a process of its own that is killed at its n-th moment; registry and Airflow live on."""
+    others, seen = world.root / "others", []
+
+    def reach(moment: str) -> None:
+        seen.append(moment)
+        if len(seen) == number:
+            others.write_bytes(pickle.dumps((world.registry.models, airflow.runs)))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:  # pragma: no cover  # it ends by SIGKILL
+        try:
+            world.failpoints.reach = reach  # type: ignore[method-assign]
+            world_run(world, retrain_id, airflow)
+        finally:
+            os._exit(3)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"it ended with {os.waitstatus_to_exitcode(status)} before moment {number}"
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    world.registry.models, airflow.runs = pickle.loads(others.read_bytes())
 
 
 def world_run(world: World, retrain_id: str, airflow: FakeAirflow) -> None:
