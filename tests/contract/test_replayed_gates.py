@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,9 @@ from airlock.gates.base import GateContext
 from airlock.services.replay import limits_held_by
 from tests.contract.test_bias import blocks
 from tests.contract.test_bias import context as bias_context
+from tests.contract.test_data_quality import HOLDS, suite
+from tests.contract.test_explainability import alternating, context_of, explained, with_reasons
+from tests.contract.test_gates import MODEL_CARD
 from tests.contract.test_operation_gates import READY, timings
 from tests.contract.test_performance import noisy
 from tests.support.gates import make_context, make_frame, make_manifest, make_workload
@@ -35,8 +40,8 @@ def first_release() -> GateContext:
     frame = make_frame(300)
     manifest = make_manifest(make_workload(), champion=False)
     scores = noisy(frame, 2.5, 2.0)
-    scores.frame.drop(columns=["champion_score", "champion_prediction"], inplace=True)
-    return make_context(evaluation=frame, scores=scores, manifest=manifest)
+    alone = scores.frame.drop(columns=["champion_score", "champion_prediction"])
+    return make_context(evaluation=frame, scores=replace(scores, frame=alone), manifest=manifest)
 
 
 def bias() -> GateContext:
@@ -60,6 +65,28 @@ def cost(champion: float | None = 10) -> GateContext:
 def drift() -> GateContext:
     frame, moved = make_frame(400), make_frame(400, seed=8)
     return make_context(evaluation=frame.assign(debt=frame["debt"] + 6), training=moved)
+
+
+def together() -> GateContext:
+    """Two features that moved together, and neither alone."""
+    before, now = make_frame(900), make_frame(900, seed=8)
+    return make_context(evaluation=now.assign(debt=now["income"] * now["debt"].std()), training=before)
+
+
+def overlapping() -> GateContext:
+    frame, other = make_frame(400), make_frame(400, seed=8)
+    return make_context(evaluation=frame, training=pd.concat([frame.head(40), other]))
+
+
+def incomplete() -> GateContext:
+    frame = make_frame(400)
+    frame["income"] = frame["income"].where(frame.index >= 20)
+    frame["debt"] = frame["debt"].where(frame.index >= 40)
+    return make_context(evaluation=frame, suite=suite(HOLDS))
+
+
+def ranked() -> GateContext:
+    return context_of(explained(alternating(3, 2, 1)), explained(alternating(2, 3, 1)))
 
 
 def readiness() -> GateContext:
@@ -133,6 +160,24 @@ CASES: list[tuple[str, str, Callable[[], GateContext], dict[str, Any], Sequence[
     ("cost", "no champion", lambda: cost(None), {}, [{"maximum_cost_increase": a} for a in (0.1, 9)], 4),
     ("drift", "share", drift, {"report_rows": 0},
      [{"maximum_drift_share": share} for share in (0.1, 0.5, 0.9)], 9),
+    ("drift", "classifier", together, {"report_rows": 0},
+     [{"classifier_auc": auc} for auc in (0.52, 0.8, 0.999)], 9),
+    ("drift", "no classifier", drift, {"report_rows": 0, "classifier_rows": 0},
+     [{"classifier_auc": auc} for auc in (0.52, 0.999)], 4),
+    ("leakage", "overlap", overlapping, {}, [{"maximum_overlap": share} for share in (0.0, 0.1, 0.5)], 9),
+    ("leakage", "target", overlapping, {}, [{"target_auc": auc} for auc in (0.51, 0.9)], 2),
+    ("data_quality", "nulls", incomplete, {"nullable_columns": []},
+     [{"maximum_null_share": share} for share in (0.01, 0.05, 0.07, 0.2)], 16),
+    ("data_quality", "nulls of some", incomplete, {"nullable_columns": ["debt"]},
+     [{"maximum_null_share": share} for share in (0.01, 0.05, 0.2)], 9),
+    ("explainability", "dominant", ranked, {},
+     [{"maximum_attribution_share": share} for share in (0.4, 0.5, 0.9)], 9),
+    ("explainability", "ranking", ranked, {},
+     [{"minimum_rank_correlation": rho} for rho in (-1.0, 0.5, 0.51, 0.9)], 16),
+    ("explainability", "reasons", lambda: with_reasons(40, 50), {},
+     [{"minimum_reason_effect": share} for share in (0.3, 0.8, 0.99)], 9),
+    ("documentation", "words", lambda: make_context(documentation=MODEL_CARD), {},
+     [{"minimum_words": words} for words in (5, 16, 400)], 9),
     ("drift", "of one feature", drift, {"report_rows": 0}, [{"psi": psi} for psi in (0.1, 5.0)], 2),
     ("readiness", "limits", readiness, {}, [{"maximum_hours_between_checks": a, "maximum_rollback_minutes": b}
                                             for a, b in ((1, 1), (24, 2), (100, 1))], 9),
@@ -191,7 +236,7 @@ def test_every_limit_that_a_gate_names_is_one_of_its_configuration() -> None:
         for one in limits_held_by(gate):
             assert one.limit.split(".")[0] in load_gate(gate).Config.model_fields, (gate, one.limit)
             named += 1
-    assert named >= 15
+    assert named >= 20
     assert list(limits_held_by("a-gate-that-is-gone")) == []
 
 

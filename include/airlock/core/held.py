@@ -29,6 +29,9 @@ class HeldLimit:
         metric: name of the metric; that of the limit when empty.
         sign: ``-1`` where the metric's threshold is the limit with the other sign.
         no_effect: what "nothing happened" is, for ``Judge.SIGNIFICANT``.
+        judge: how it is held, for a gate whose configuration does not say.
+        only_sure: what nobody can tell is right.
+        some_free: metrics of that name without a threshold are not judged; else such a gate has to run.
         verdict: how serious the wrong side is.
         failing: field of the configuration that lists findings which fail; the others warn.
         may_be_absent: without such a metric the gate does not ask about this limit at all.
@@ -42,6 +45,9 @@ class HeldLimit:
     metric: str = ""
     sign: int = 1
     no_effect: float | None = None
+    judge: Judge | None = None
+    only_sure: bool = False
+    some_free: bool = False
     verdict: Verdict = Verdict.FAILED
     failing: str = ""
     may_be_absent: bool = False
@@ -82,7 +88,8 @@ def rejudged(record: Evidence, config: Mapping[str, Any], held: Sequence[HeldLim
     family = {f"{kind}{name}" for name in names for kind in ("", f"{CANNOT_TELL}.", "undefined.")}
     before = _asked(record.result, record.config, held, names)
     after = _asked(record.result, {**record.config, **config}, held, names)
-    stored = [finding for finding in findings if finding.id in family]
+    # What a gate tells though it is right says nothing about limits.
+    stored = [one for one in findings if one.id in family and one.verdict is not Verdict.PASSED]
     if before is None or after is None or _told(before) != _told(stored):
         return None
     metrics = list(record.result.metrics)
@@ -146,7 +153,11 @@ def _asked(
         for one in _about(path, held):
             if one.finding not in names or limit is None:
                 continue
-            places = [place for place, metric in enumerate(metrics) if metric.name == one.metric_of(path)]
+            places = [
+                place
+                for place, metric in enumerate(metrics)
+                if metric.name == one.metric_of(path) and not (one.some_free and metric.threshold is None)
+            ]
             if not places and one.may_be_absent:
                 continue
             # More than one: they stand for parts of the data, and the gate may judge each in its own way.
@@ -168,15 +179,16 @@ def _judged(metric: Metric, held: HeldLimit, config: Mapping[str, Any]) -> list[
     verdict = held.verdict
     if held.failing:
         verdict = Verdict.FAILED if held.finding in config[held.failing] else Verdict.WARNED
-    return judged(
+    found = judged(
         metric,
-        Judge(config.get("judge", Judge.POINT)),
+        held.judge or Judge(config.get("judge", Judge.POINT)),
         finding_id=held.finding,
         failed=f"{metric.name.replace('_', ' ')} is {metric.value}, its limit would be {metric.threshold}",
         fix="as the gate says about it, or keep the old limit",
         no_effect=held.no_effect,
         verdict=verdict,
     )
+    return [one for one in found if not (held.only_sure and one.id.startswith(CANNOT_TELL))]
 
 
 def _about(path: str, held: Sequence[HeldLimit]) -> list[HeldLimit]:

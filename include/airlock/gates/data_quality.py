@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.statistics import exceeds, percent
 from airlock.core.suite import Expectation, Freshness, Suite
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
@@ -58,6 +59,9 @@ class Config(Value):
     minimum_rows: Annotated[int, Field(ge=1)]
     maximum_null_share: Annotated[float, Field(ge=0, le=1)]
     nullable_columns: list[str]
+
+
+HELD = (HeldLimit("maximum_null_share", "nulls", metric="null_share", some_free=True, may_be_absent=True),)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

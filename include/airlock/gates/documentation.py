@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from airlock import __version__
 from airlock.core.base import Value
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.gates.base import GateContext, Need, Stage
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ _PLACEHOLDERS = {
         re.IGNORECASE,
     ),
 }
+
+
+HELD = (HeldLimit("minimum_words", "short_section", metric="section_words"),)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -24,7 +24,7 @@ from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
 from airlock.core.held import HeldLimit
-from airlock.core.statistics import exceeds, percent
+from airlock.core.statistics import Judge, exceeds, percent
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge, unusable_scores
 from airlock.profiles.compare import Comparison, compare
 from airlock.profiles.effects import Effect, Limits, Moved, effects_of
@@ -89,7 +89,17 @@ class Config(Value):
         )  # fmt: skip
 
 
-HELD = (HeldLimit("maximum_drift_share", "drift_share", metric="drift_share"),)
+HELD = (
+    HeldLimit("maximum_drift_share", "drift_share", metric="drift_share"),
+    HeldLimit(
+        "classifier_auc",
+        "joint_drift",
+        metric="classifier_auc",
+        judge=Judge.BOUND,
+        only_sure=True,
+        may_be_absent=True,
+    ),
+)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

@@ -28,8 +28,9 @@ from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task, label_text
 from airlock.core.errors import InvalidInputError
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.judgement import judged
-from airlock.core.statistics import exceeds, percent, wilson_interval
+from airlock.core.statistics import Judge, exceeds, percent, wilson_interval
 from airlock.gates._config import Uncertain
 from airlock.gates._predictions import Predictions, read_predictions
 from airlock.gates._reasons import printable, reason_texts
@@ -116,6 +117,26 @@ class _Comparison:
     overlap: float
     cosine: float | None
     rows: int
+
+
+HELD = (
+    HeldLimit("maximum_attribution_share", "dominant_feature", metric="attribution_share", judge=Judge.POINT),
+    HeldLimit(
+        "minimum_rank_correlation",
+        "explanation_changed",
+        metric="rank_correlation",
+        judge=Judge.POINT,
+        verdict=Verdict.WARNED,
+        may_be_absent=True,
+    ),
+    HeldLimit(
+        "minimum_reason_effect",
+        "reason_without_effect",
+        metric="reason_effect",
+        verdict=Verdict.WARNED,
+        may_be_absent=True,
+    ),
+)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:

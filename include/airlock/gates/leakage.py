@@ -22,6 +22,7 @@ from airlock.core.base import Value
 from airlock.core.canonical import canonical_json
 from airlock.core.columns import Task, label_text
 from airlock.core.evidence import Finding, GateResult, Metric, Verdict, passed_or_worst
+from airlock.core.held import HeldLimit
 from airlock.core.statistics import exceeds, percent
 from airlock.gates.base import GateContext, Need, Stage, cannot_judge
 
@@ -54,6 +55,9 @@ class Config(Value):
         Literal["fail", "warn", "ignore"],
         Field(description="what evaluation rows older than training rows are"),
     ]
+
+
+HELD = (HeldLimit("maximum_overlap", "overlap", metric="overlap_share"),)
 
 
 def evaluate(context: GateContext, config: Config) -> GateResult:
