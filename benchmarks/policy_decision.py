@@ -131,7 +131,7 @@ def _evidence(policy: Policy, manifest: Manifest) -> dict[str, Evidence]:
     }
 
 
-def _rules(policy: Policy, nested: dict[str, Any], engine: Any) -> list[Said]:
+def _rules(policy: Policy, nested: dict[str, Any], engine: Any) -> tuple[list[Said], FactSet, Any]:
     """From facts to what each rule says, tier, track and seats, as ``decide`` does it."""
     facts = FactSet(nested)
     session = engine.begin(policy, facts)
@@ -142,11 +142,12 @@ def _rules(policy: Policy, nested: dict[str, Any], engine: Any) -> list[Said]:
     said = [one for some in found.values() for one in some]
     heaviest(found["tier"], Tier)
     asked_seats(policy, heaviest(found["track"], Track), said)
-    return said
+    return said, facts, session
 
 
 def _told(policy: Policy, nested: dict[str, Any], engine: Any) -> list[Reason]:
-    return [in_words(one) for one in _rules(policy, nested, engine)]
+    said, facts, session = _rules(policy, nested, engine)
+    return [in_words(one, facts=facts, session=session) for one in said]
 
 
 def _block(case: Callable[[], object]) -> list[float]:
@@ -192,8 +193,8 @@ def main() -> None:
     nested = seen[0].nested  # with the tier and the score, which were learned on the way
     facts = len(FactSet(dict(nested)).flat)
     cel, floor = CelEngine(), PlainPython(policy)
-    fired = [reason.fired for reason in _rules(policy, nested, cel)]
-    assert fired == [reason.fired for reason in _rules(policy, nested, floor)], "the floor decides alike"
+    fired = [reason.fired for reason in _rules(policy, nested, cel)[0]]
+    assert fired == [reason.fired for reason in _rules(policy, nested, floor)[0]], "the floor decides alike"
     cases: dict[str, Callable[[], object]] = {
         "decision": lambda: _rules(policy, nested, cel),
         "floor": lambda: _rules(policy, nested, floor),

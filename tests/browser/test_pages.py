@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -49,6 +50,23 @@ def test_everybody_can_use_every_page(
         page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
         assert too_wide(page) <= 0, "with everything opened"
         assert violations(page) == []
+
+
+@pytest.mark.requirement("U-3")
+def test_rest_describes_everything_that_a_page_shows(gallery: Gallery) -> None:
+    """A field that is not described is refused, so each page is asked for as data too."""
+    asked = httpx.Client(base_url=f"{gallery.url}/api", cookies={"as": "grace"}, timeout=60)
+    seen = set()
+    for path in ("/overview", "/releases", "/workloads", "/incidents", "/waivers", "/audit"):
+        assert asked.get(path).status_code == 200, path
+    for state in STATES:
+        found = asked.get(f"/releases/{gallery.releases[state]}")
+        assert found.status_code == 200, (state, found.text)
+        seen |= {name for name, value in found.json().items() if value}
+        for gate in found.json()["gates"]:
+            path = f"/releases/{gallery.releases[state]}/gates/{gate['gate']}"
+            assert asked.get(path).status_code == 200, path
+    assert seen >= {"flips", "groups", "explanation", "earlier", "blocked", "glance", "seats", "waivers"}
 
 
 def show(page: Page, name: str) -> None:
@@ -147,11 +165,11 @@ def test_evidence_opens_without_an_origin_and_the_rest_is_downloaded(
         visit(page, gallery, "/releases/{denied}/gates/bias", "vera")
         picture = page.locator("img.report")
         assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
-        with page.context.expect_page() as opened:
-            page.get_by_role("link", name="report.html").click()
-        report = opened.value
-        expect(report.get_by_text("63.3 %").first).to_be_visible()
-        assert report.evaluate("self.origin") == "null"
+        # In place: the frame in which Airflow shows this page opens no other window.
+        page.get_by_role("link", name="report.html").click()
+        expect(page.get_by_text("63.3 %").first).to_be_visible()
+        assert page.evaluate("self.origin") == "null"
+        page.go_back()
         with page.expect_download() as download:
             page.get_by_role("link", name="evidence.json").click()
         assert download.value.suggested_filename.endswith("bias-evidence.json")

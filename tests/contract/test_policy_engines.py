@@ -498,17 +498,25 @@ ASKED = [
     "now() > 1",
     "1 / 0 == 1",
     "(",
+    # Sizes of lists are handed over as numbers; those of anything else are not.
+    "size(candidate.features) == 2 && candidate.features.size() < 3 && candidate.features[1] == 'b'",
+    "candidate.features.exists(candidate, size(candidate) == 1) && size(change.signature) == 0",
+    "size(workload.name) == 10 && size([candidate.features]) == 1",
+    "size(candidate.steps) == 0",
 ]
+SIZES = [14, 15, 16]
 
 
 @pytest.mark.requirement("P-1")
-@pytest.mark.parametrize("chosen", [range(8), range(14), [0, 9], [10, 0], [4, 8, 1], [13, 2], [11], [5]])
+@pytest.mark.parametrize(
+    "chosen", [range(8), range(14), [0, 9], [10, 0], [4, 8, 1], [13, 2], [11], [5], [14, 15, 16], [14, 17]]
+)
 def test_rules_asked_at_once_answer_as_they_do_alone(chosen: list[int]) -> None:
     rules = [make_rule(f"rule-{number}", ASKED[number], Effect(warn=True)) for number in chosen]
     policy = make_policy(*rules)
     for limit in (0.05, 0.9):  # the policy's own, and one that a rule's test brings
         facts = {**FACTS, "limits": {"change": limit}, "candidate": {"features": ["a", "b"]}}
-        facts["workload"] = {"name": "test-model"}
+        facts |= {"workload": {"name": "test-model"}, "change": {"signature": []}}
         session = CelEngine().begin(policy, FactSet(facts))
         told = {rule.id: answer for rule, answer in zip(rules, session.answers("warn"), strict=True)}
         for rule in rules:
@@ -522,6 +530,7 @@ def test_rules_asked_at_once_answer_as_they_do_alone(chosen: list[int]) -> None:
                 assert answer is alone.fires(rule)
         if "rule-3" in told:
             assert told["rule-3"] is (limit == 0.05)
+        assert all(told.get(f"rule-{number}", True) is True for number in SIZES)
 
 
 @pytest.mark.requirement("P-1")

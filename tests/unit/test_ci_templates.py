@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from airlock.cli import app
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = sorted((ROOT / "templates" / "ci").iterdir())
+SCRIPTS = [
+    ROOT / ".ci/run",
+    *sorted((ROOT / "scripts").glob("*.sh")),
+    *sorted((ROOT / "config/compose").glob("*.sh")),
+]
 
 
 def calls(text: str) -> list[list[str]]:
@@ -54,3 +60,12 @@ def test_the_hook_looks_at_what_a_preflight_reads() -> None:
     for file in ("config/workloads/a.yaml", "config/workloads/a.md", "config/policies/1.0.0/rules/x.yaml"):
         assert re.search(hook["files"], file)
     assert not re.search(hook["files"], "include/airlock/cli/preflight.py")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_shell_script_is_one_that_bash_can_read(path: Path) -> None:
+    """`bash -n` reads without running: an open quote in `.ci/run` once left everything untested."""
+    assert path.read_text().splitlines()[0] == "#!/usr/bin/env bash"
+    assert path.stat().st_mode & 0o100
+    read = subprocess.run(["/bin/bash", "-n", path], capture_output=True, text=True, check=False)
+    assert (read.returncode, read.stderr) == (0, "")

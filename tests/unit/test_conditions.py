@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from airlock.adapters.lineage import commit_authors
+from airlock.core.approvals import Panel, person_objection
 from airlock.core.audit import Kind
+from airlock.core.dates import DAY_US
 from airlock.core.declarations import LineageSpec
 from airlock.core.errors import NotFoundError, RefusedError
 from airlock.core.people import People
@@ -23,9 +25,19 @@ from airlock.services.conditions import Condition, confirm, list_conditions, una
 from airlock.services.promote import promote
 from airlock.services.publish import publish
 from airlock.services.releases import find_release, open_case, state_of
-from airlock.services.requests import person_problem
 from airlock.services.review_approvals import review
-from tests.support.deployments import PEOPLE, World, edit, fast_folder, make_world, policy_data, write_yaml
+from tests.support.deployments import (
+    PEOPLE,
+    START_US,
+    WORKLOAD,
+    World,
+    edit,
+    fast_folder,
+    make_world,
+    policy_data,
+    workload_data,
+    write_yaml,
+)
 from tests.unit.test_publish import ask, say
 
 pytestmark = pytest.mark.requirement("A-7")
@@ -81,6 +93,10 @@ def test_an_approval_with_a_condition_counts_and_says_until_when(world: World) -
     [
         ({"until": ""}, "'' is no date"),
         ({"until": "next week"}, "is no date"),
+        ({"until": "2026-01-10T25:00"}, "is no moment"),
+        ({"until": "0001-01-01T00:00+23:59"}, "is over already"),
+        ({"until": "2025-12-31T23:59"}, "the deadline of the condition is over already"),
+        ({"until": "2026-02-01T00:01"}, "has to be met within 30 days"),
         ({"until": "2025-12-31"}, "the deadline of the condition is over already"),
         ({"until": "2026-03-01"}, "has to be met within 30 days"),
         ({"condition": "", "until": "2026-01-10"}, "the condition needs at least 10 characters"),
@@ -127,6 +143,20 @@ def test_the_role_of_the_seat_confirms_it_and_then_it_stays(world: World) -> Non
     world.clock.advance(hours=24 * 60)
     assert review(world.deployment) == []
     assert world.events(Kind.APPROVAL_REVOKED) == []
+
+
+@pytest.mark.parametrize(
+    ("until", "minute"), [("2026-01-01T14:30", "14:30"), ("2026-01-01T14:30:00+02:00", "12:30")]
+)
+def test_a_condition_may_end_at_a_minute(world: World, until: str, minute: str) -> None:
+    release_id = world.judged("2", track="red")
+    approve(world, release_id, "grace", until=until)
+    found = only(world)
+    assert found.until == f"2026-01-01 {minute} UTC"
+    world.clock.us = found.until_us - 1
+    assert only(world).state == conditions.OPEN
+    world.clock.advance(us=1)
+    assert only(world).state == conditions.MISSED
 
 
 @pytest.mark.requirement("A-2")
@@ -201,6 +231,77 @@ def test_missed_before_promotion_there_is_no_promotion_even_if_nobody_looked(wor
     promote(world.deployment, release_id)
     assert world.champion == "2"
     assert unapproved(world.deployment) == []
+
+
+# A number decides
+
+
+MEASURED = "data_drift <= 0.1"
+
+
+def measured(world: World, value: float | None, *, version: str = "2", day: int = 5) -> None:
+    """A window of a day of January, as monitoring records it."""
+    start_us = START_US + day * DAY_US
+    data = {
+        "start_us": start_us,
+        "end_us": start_us + DAY_US,
+        "window": f"2026-01-{day + 1:02d}",
+        "values": {} if value is None else {"data_drift": value},
+    }
+    key = f"monitor/{WORKLOAD}/{version}/{day}/{value}"
+    world.deployment.record(Kind.MONITOR_EVALUATED, key, workload=WORKLOAD, version=version, data=data)
+
+
+@pytest.fixture
+def watched(world: World) -> World:
+    log = {"log": {"parquet": "loan/production"}, "schedule": "0 6 * * 1", "window_days": 1}
+    write_yaml(world.workload_file, workload_data(monitoring=log))
+    release_id = world.judged("2", track="red")
+    approve(world, release_id, "grace", condition=MEASURED)
+    world.answer(release_id, "ravi", 1)
+    promote(world.deployment, release_id)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("value", "state"), [(0.1, conditions.MET), (0.11, conditions.OPEN), (None, conditions.OPEN)]
+)
+def test_a_condition_with_a_number_is_confirmed_by_what_production_shows(
+    watched: World, value: float | None, state: str
+) -> None:
+    measured(watched, 0.3)
+    measured(watched, value, day=6)
+    measured(watched, 0.0, version="1", day=7)  # another version says nothing about this one
+    watched.clock.advance(hours=24 * 10 - 3)
+    assert review(watched.deployment) == []
+    assert only(watched).state == conditions.OPEN, "it counts as it stands at the end"
+    watched.clock.advance(hours=2)
+    said = review(watched.deployment)
+    found = only(watched)
+    assert found.state == state
+    assert f"data_drift was {0.3 if value is None else value:.4g} in the window" in said[0]
+    assert found.met_by == ("system" if state == conditions.MET else "")
+    watched.clock.advance(hours=1)
+    review(watched.deployment)
+    assert (watched.champion == "2") is (state == conditions.MET)
+
+
+def test_nobody_confirms_against_the_number_and_somebody_does_where_there_is_none(watched: World) -> None:
+    release_id = only(watched).release_id
+    measured(watched, 0.3)
+    with pytest.raises(RefusedError, match=r"data_drift was 0\.3 in the window 2026-01-06, and has to be"):
+        confirm(watched.deployment, release_id, 0, user="omar", comment="It looks fine.", when="r")
+    measured(watched, 0.05, day=6)
+    found = confirm(watched.deployment, release_id, 0, user="omar", comment="It came back.", when="r2")
+    assert (found.state, found.met_by) == (conditions.MET, "omar")
+
+
+def test_a_number_that_nothing_measures_is_refused(world: World) -> None:
+    release_id = world.judged("2", track="red")
+    with pytest.raises(RefusedError, match="nothing measures this workload in production"):
+        approve(world, release_id, "grace", condition=MEASURED)
+    with pytest.raises(RefusedError, match=r"'data\.drift' is not measured .* did you mean 'data_drift'"):
+        approve(world, release_id, "grace", condition="data.drift <= 0.1", when="again")
 
 
 # Whoever made it does not approve it
@@ -348,4 +449,6 @@ def test_somebody_who_left_neither_answers_nor_counts(world: World) -> None:
     with pytest.raises(RefusedError, match="ravi is not active any more"):
         world.answer(other, "ravi", 1)
     # The same for waivers and policies.
-    assert "not active" in person_problem("ravi", "risk-officer", world.deployment.config.people(), {})
+    assert "not active" in person_objection(
+        "ravi", "risk-officer", Panel(world.deployment.config.people(), barred={})
+    )

@@ -16,13 +16,28 @@ from airlock.core.delegation import Delegation
 from airlock.core.errors import NotFoundError, RefusedError
 from airlock.core.people import People, Person
 from airlock.core.release import State
-from airlock.services import delegations
-from airlock.services.approve import own_objection, seat_request, standing
+from airlock.core.waiver import WaiverRequest
+from airlock.services import delegations, publish, waivers
+from airlock.services.approve import OPEN, own_objection, seat_request, standing
 from airlock.services.panel import list_delegations
 from airlock.services.promote import promote
 from airlock.services.releases import find_release, state_of
-from tests.support.deployments import START_US, World, edit, fast_folder, make_world
+from airlock.services.rollback import may_roll_back, rollback
+from tests.support.deployments import (
+    START_US,
+    WORKLOAD,
+    World,
+    edit,
+    fast_folder,
+    make_world,
+    policy_data,
+    write_yaml,
+)
 from tests.unit.test_approvals import DECISION, answer
+from tests.unit.test_publish import ask as ask_policy
+from tests.unit.test_publish import say
+from tests.unit.test_waiver_service import ask as ask_waiver
+from tests.unit.test_waiver_service import grant
 
 pytestmark = pytest.mark.requirement("A-6")
 
@@ -321,3 +336,91 @@ def test_without_a_word_of_the_policy_nothing_is_delegated(world: World) -> None
     edit(world.policy_file, "\n  delegate_days: 31", "")
     with pytest.raises(RefusedError, match="no policy here takes delegations"):
         give(world)
+
+
+# Other seats than those of releases
+
+
+def waiver_of(world: World, user: str = "dana") -> WaiverRequest:
+    write_yaml(
+        world.policy_file,
+        policy_data(
+            ("documentation", "performance", "privacy"),
+            approval={**policy_data()["approval"], "delegate_days": 31},
+        ),
+    )
+    give(world, "gita", roles=["data-governance"])
+    return ask_waiver(world, user=user)
+
+
+@pytest.mark.requirement("A-8")
+def test_petra_grants_a_waiver_for_gita_and_it_never_serves_gita_herself(world: World) -> None:
+    request = waiver_of(world)
+    asked = waivers.question(world.deployment, request.waiver_id, 0)
+    assert [person.user for person in asked.eligible] == ["gita", "petra"]
+    granted = grant(world, request, "petra")
+    assert granted.answer is not None
+    assert (granted.answer.actor, granted.answer.data["acts_for"]) == ("petra", "gita")
+    assert waivers.standing(world.deployment, request.waiver_id).sentence.startswith(
+        "granted by petra for gita"
+    )
+    waiver = granted.granted
+    assert waiver is not None
+    served = {
+        user: waiver.is_for(workload=WORKLOAD, version="2", submitter=user)
+        for user in ("dana", "petra", "gita")
+    }
+    assert served == {"dana": True, "petra": False, "gita": False}
+
+
+@pytest.mark.requirement("A-2", "A-8")
+def test_nobody_grants_a_waiver_for_who_asked_for_it(world: World) -> None:
+    request = waiver_of(world, user="gita")
+    with pytest.raises(RefusedError, match="petra does not hold the role data-governance"):
+        grant(world, request, "petra")
+
+
+@pytest.mark.requirement("A-2", "P-3")
+def test_a_deputy_and_the_giver_fill_one_seat_of_a_new_policy_together(world: World) -> None:
+    world.judged("2", track="green")
+    data = policy_data(version="1.1.0", approval={**policy_data()["approval"], "delegate_days": 31})
+    data["limits"]["red_change"]["value"] = 0.1
+    write_yaml(world.config / "policies" / "1.1.0" / "policy.yaml", data)
+    give(world, "omar", "vera", roles=["governance-analyst", "risk-officer"])
+    request = ask_policy(world)
+    assert request.seats == ["risk-officer"]
+    seats = {user: publish.seats_for(world.deployment, request, user) for user in ("vera", "grace", "petra")}
+    assert seats == {"vera": [0], "grace": [], "petra": []}
+    say(world, request, "vera")
+    assert publish.standing(world.deployment, request.request_id).sentence == "approved by vera for omar"
+    delegations.end(world.deployment, "delegation-1", user="omar", reason="I am back already.", when="run-2")
+    assert publish.standing(world.deployment, request.request_id).state == OPEN
+    say(world, request, "ravi")
+    event = publish.publish(world.deployment, request.request_id)
+    assert event.data["approved_by"] == {"risk-officer": "ravi"}
+
+
+@pytest.mark.requirement("A-2", "P-3")
+def test_a_new_policy_does_not_let_its_own_deputies_in(world: World) -> None:
+    edit(world.policy_file, "delegate_days: 31", "delegate_days: 2")
+    world.judged("2", track="green")
+    data = policy_data(version="1.1.0", approval={**policy_data()["approval"], "delegate_days": 31})
+    write_yaml(world.config / "policies" / "1.1.0" / "policy.yaml", data)
+    edit(world.workload_file, "policy: 1.0.0", "policy: 1.1.0")
+    give(world)
+    request = ask_policy(world, user="dana")
+    assert request.seats == ["governance-analyst", "risk-officer"]
+    with pytest.raises(RefusedError, match="petra does not hold the role risk-officer"):
+        say(world, request, "petra", 1)
+
+
+@pytest.mark.requirement("R-3")
+def test_a_deputy_rolls_back_and_the_record_says_for_whom(world: World) -> None:
+    world.judged("2", track="green")
+    promote(world.deployment, world.judged("3", track="green", run="run-3"))
+    assert "vera may not roll back" in may_roll_back(world.deployment, WORKLOAD, "vera")
+    give(world, to="vera")
+    assert may_roll_back(world.deployment, WORKLOAD, "vera") == ""
+    rollback(world.deployment, WORKLOAD, actor="vera", reason="It declines everybody.")
+    (started,) = world.events(Kind.ROLLBACK_STARTED)
+    assert started.who == "vera for ravi"

@@ -339,7 +339,7 @@ def test_who_asked_and_who_owns_nothing_cannot_agree_and_one_person_fills_one_se
     request = both(world)
     seat = {role: index for index, role in enumerate(request.seats)}
     world.set_roles("petra", ["governance-analyst", "risk-officer"])
-    with pytest.raises(RefusedError, match="asked to publish this and cannot answer"):
+    with pytest.raises(RefusedError, match="asked to publish this and cannot approve"):
         say(world, request, "petra")
     with pytest.raises(RefusedError, match="does not hold the role"):
         say(world, request, "grace", seat["risk-officer"])

@@ -212,7 +212,7 @@ def test_what_is_no_day_is_refused(day: str) -> None:
 @pytest.mark.parametrize(
     ("user", "words"),
     [
-        ("dana", "asked for this waiver and cannot answer"),
+        ("dana", "asked for this waiver and cannot approve"),
         ("ravi", "does not hold the role data-governance"),
         ("vera", "does not hold the role"),
         ("nobody", "holds no governance role"),

@@ -9,7 +9,7 @@ of a release as nested maps takes most of the time of a decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from airlock.adapters.cel_library import load_cel
 from airlock.core.cel import parse
 from airlock.core.cel_nodes import Condition
 from airlock.core.errors import ConfigurationError, InvalidInputError
+from airlock.core.facts import FactType, fact_named
 from airlock.core.policy import Phase, Policy, Rule
 from airlock.core.rules import FactSet, PerValue, Reason
 
@@ -67,58 +68,85 @@ class _Compiled:
 class _Group:
     """Rules that run over the same facts: those that compute the tier, those that watch, and the rest.
 
-    ``values`` and ``presences`` are pairs of a short name and the fact it stands for, or whose presence.
+    ``values``, ``sizes`` and ``presences`` are pairs of a short name and the fact it stands for, or the size
+    or the presence of that fact. A number is handed over ten times as fast as a list.
+
+    A call of the library costs as much as five conditions: ``together`` answers most of them at once with a
+    list. What is not in it runs alone: rules that cannot be used, and those whose lists are measured first.
     """
 
     rules: Mapping[str, _Compiled]
     values: Sequence[tuple[str, str]]
+    sizes: Sequence[tuple[str, str]]
     presences: Sequence[tuple[str, str]]
+    together: Any
+
+
+_VALUE, _SIZE, _PRESENCE = range(3)
 
 
 def _compile(rules: Sequence[Rule], place: int, known: Mapping[str, float]) -> _Group:
     """Rewrite the conditions so that each fact is one variable or a known number, and compile them."""
-    short: dict[tuple[str, bool], str] = {}
+    short: dict[tuple[str, int], str] = {}
     compiled: dict[str, _Compiled] = {}
     for rule in rules:
         try:
             condition = _condition(rule.when)
-            for read in condition.reads:
-                if read.optional or read.path not in known:
-                    short.setdefault((read.path, read.optional), f"__f{len(short)}")
             text = _rewritten(condition, short, known)
             compiled[rule.id] = _Compiled(condition, text, _program(text), place, condition.facts)
         except ConfigurationError as error:
             compiled[rule.id] = _Compiled(_condition("false"), "false", None, place, (), error)
-    return _Group(
-        compiled,
-        [(name, path) for (path, optional), name in short.items() if not optional],
-        [(name, path) for (path, optional), name in short.items() if optional],
+    values, sizes, presences = (
+        [(name, path) for (path, kind), name in short.items() if kind == wanted]
+        for wanted in (_VALUE, _SIZE, _PRESENCE)
     )
+    return _Group(compiled, values, sizes, presences, _together(compiled.values()))
 
 
-def _rewritten(
-    condition: Condition, short: Mapping[tuple[str, bool], str], known: Mapping[str, float]
-) -> str:
+def _rewritten(condition: Condition, short: dict[tuple[str, int], str], known: Mapping[str, float]) -> str:
+    sizes = {read.end: read for read in condition.sizes if _is_list(read.path)}
+    asked = {read.start: (read, _PRESENCE if read.optional else _VALUE) for read in condition.reads}
+    for size in sizes.values():
+        asked = {at: one for at, one in asked.items() if not size.start <= at < size.end}
+        asked[size.start] = (size, _SIZE)
     parts, at = [], 0
-    for read in sorted(condition.reads, key=lambda read: read.start):
-        name = short.get((read.path, read.optional))
-        parts += [condition.text[at : read.start], f"({known[read.path]!r})" if name is None else name]
+    for start, (read, kind) in sorted(asked.items()):
+        parts.append(condition.text[at:start])
+        if kind == _VALUE and read.path in known:
+            parts.append(f"({known[read.path]!r})")
+        else:
+            parts.append(short.setdefault((read.path, kind), f"__f{len(short)}"))
         at = read.end
     return "".join([*parts, condition.text[at:]])
 
 
+def _is_list(path: str) -> bool:
+    fact = fact_named(path)
+    return fact is not None and fact.type is FactType.TEXTS
+
+
+def _runs_together(compiled: _Compiled) -> bool:
+    return compiled.error is None and not compiled.condition.nested_loops
+
+
+def _together(compiled: Iterable[_Compiled]) -> Any:
+    """The program that answers them at once; ``None`` when each is answered alone."""
+    # On lines of their own: a condition may end in a comment.
+    text = ",".join(f"(\n{one.text}\n)" for one in compiled if _runs_together(one))
+    try:
+        return _program(f"[{text}]") if text else None
+    except ConfigurationError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The rules of a phase, and one program that answers most of them at once with a list.
-
-    A call of the library costs as much as five conditions. What is not in ``together`` runs alone: rules that
-    cannot be used, and those whose lists are measured first.
-    """
+    """The rules of a phase: their group, and where in its list the answers of those stand that are in it."""
 
     rules: Sequence[Rule]
     place: int
+    answers: slice
     together: frozenset[str]
-    program: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +171,20 @@ def _prepare_with(policy: Policy, limits: Mapping[str, float]) -> _Ready:
     """The rules with these limits in their text: a tenth of the facts need not be converted each time."""
     known = {f"limits.{name}": value for name, value in limits.items()}
     by_phase: dict[Phase, list[Rule]] = {phase: [] for phase in get_args(Phase)}
-    by_place: list[list[Rule]] = [[] for _ in range(_PLACES)]
     for rule in policy.rules:
-        phase = rule.effect.phase
-        by_phase[phase].append(rule)
-        by_place[_place(phase)].append(rule)
+        by_phase[rule.effect.phase].append(rule)
+    by_place: list[list[Rule]] = [[] for _ in range(_PLACES)]
+    for phase, rules in by_phase.items():
+        by_place[_place(phase)] += rules
     groups = [_compile(rules, place, known) for place, rules in enumerate(by_place)]
-    phases = {phase: _batch(rules, groups[_place(phase)], _place(phase)) for phase, rules in by_phase.items()}
     compiled = {name: one for group in groups for name, one in group.rules.items()}
+    phases, used = {}, [0] * _PLACES
+    for phase, rules in by_phase.items():
+        place = _place(phase)
+        together = frozenset(rule.id for rule in rules if _runs_together(compiled[rule.id]))
+        start = used[place]
+        used[place] += len(together)
+        phases[phase] = _Batch(rules, place, slice(start, used[place]), together)
     return _Ready(limits, compiled, groups, phases)
 
 
@@ -160,20 +194,6 @@ _PLACES = 3
 def _place(phase: Phase) -> int:
     """The group of facts a phase runs over: what the tier is computed from, the rest, and what is watched."""
     return {"tier": 0, "action": 2}.get(phase, 1)
-
-
-def _batch(rules: Sequence[Rule], group: _Group, place: int) -> _Batch:
-    compiled = {rule.id: group.rules[rule.id] for rule in rules}
-    usable = {
-        name: one for name, one in compiled.items() if one.error is None and not one.condition.nested_loops
-    }
-    # On lines of their own: a condition may end in a comment.
-    text = "[" + ",".join(f"(\n{one.text}\n)" for one in usable.values()) + "]"
-    try:
-        program = _program(text) if usable else None
-    except ConfigurationError:
-        program = None  # each is answered alone
-    return _Batch(rules, place, frozenset(usable), program)
 
 
 _ready: PerValue[Policy, _Ready] = PerValue(_prepare)
@@ -223,6 +243,7 @@ class CelSession:
         self._foreign = foreign
         self._facts = facts
         self._contexts: list[Any] = [None] * _PLACES
+        self._found: list[list[bool] | None] = [None] * _PLACES
 
     def fires(self, rule: Rule) -> bool:
         """Whether a rule's condition holds.
@@ -241,7 +262,10 @@ class CelSession:
     def answers(self, phase: Phase) -> Sequence[bool | Exception]:
         """Whether each rule of a phase holds, or the error of ``fires``, in the order of the policy."""
         batch = self._ready.phases[phase]
-        found = self._together(batch)
+        found = self._found[batch.place]
+        if found is None:
+            found = self._found[batch.place] = self._together(batch.place)
+        found = found[batch.answers]
         if len(found) == len(batch.rules):
             return found
         at_once = iter(found)
@@ -250,18 +274,18 @@ class CelSession:
             for rule in batch.rules
         ]
 
-    def _together(self, batch: _Batch) -> list[bool]:
+    def _together(self, place: int) -> list[bool]:
         """The answers of all rules that can be asked at once; none when one of them is an error."""
-        if batch.program is None:
+        group = self._ready.groups[place]
+        if group.together is None:
             return []
         try:
-            found = batch.program.execute(self._context(batch.place))
+            found: list[bool] = group.together.execute(self._context(place))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException:  # noqa: BLE001  # which rule it was is found out one by one
             return []
-        sure = len(found) == len(batch.together) and all(type(one) is bool for one in found)
-        return found if sure else []
+        return found if set(map(type, found)) == {bool} else []
 
     def _alone(self, rule: Rule) -> bool | Exception:
         try:
@@ -287,15 +311,20 @@ class CelSession:
         """The facts of a group as the library keeps them, converted when the first rule asks."""
         if self._contexts[place] is not None:
             return self._contexts[place]
-        cel, group = load_cel(), self._ready.groups[place]
-        flat, variables = self._facts.flat, {}
-        for name, path in group.values:
-            if path in flat:
-                variables[name] = flat[path]
-            elif _has(self._facts, path):
-                variables[name] = self._facts.find(path)
-        variables |= {name: _has(self._facts, path) for name, path in group.presences}
-        context = self._contexts[place] = cel.Context(variables=variables)
+        group, facts = self._ready.groups[place], self._facts
+        flat = facts.flat
+        variables = {name: flat[path] for name, path in group.values if path in flat}
+        if len(variables) < len(group.values):  # what is no single fact may be a group of them
+            variables |= {
+                name: facts.find(path)
+                for name, path in group.values
+                if path not in flat and _has(facts, path)
+            }
+        for name, path in group.sizes:
+            if type(value := flat.get(path)) is list:
+                variables[name] = len(value)
+        variables |= {name: _has(facts, path) for name, path in group.presences}
+        context = self._contexts[place] = load_cel().Context(variables=variables)
         return context
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 
+@cache
 def load_cel() -> Any:  # the library ships no types
     """The library ``cel``.
 

@@ -20,7 +20,7 @@ from airlock.core.release import State
 
 T = TypeVar("T")
 
-_VERSION = 3
+_VERSION = 4
 """Raised when the tables change; an overview of another version is made again."""
 
 _SCHEMA = """
@@ -36,9 +36,10 @@ CREATE INDEX release_by_workload ON release (workload, submitted_us);
 CREATE INDEX release_by_state ON release (state, submitted_us);
 CREATE TABLE gate (
     release_id TEXT NOT NULL, gate TEXT NOT NULL, workload TEXT NOT NULL, verdict TEXT NOT NULL,
-    seconds REAL NOT NULL, at_us INTEGER NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY (release_id, gate)
+    seconds REAL NOT NULL, at_us INTEGER NOT NULL, evidence TEXT NOT NULL, after_us INTEGER NOT NULL,
+    PRIMARY KEY (release_id, gate)
 ) WITHOUT ROWID;
-CREATE INDEX gate_by_time ON gate (at_us, gate, verdict, seconds, workload);
+CREATE INDEX gate_by_time ON gate (at_us, gate, verdict, seconds, after_us, workload);
 CREATE TABLE seat (
     release_id TEXT NOT NULL, seat INTEGER NOT NULL, workload TEXT NOT NULL, role TEXT NOT NULL,
     asked_us INTEGER NOT NULL, until_us INTEGER, user TEXT, choice TEXT, PRIMARY KEY (release_id, seat)
@@ -182,10 +183,12 @@ def _submitted(connection: sqlite3.Connection, body: Body) -> None:
 def _evaluated(connection: sqlite3.Connection, body: Body) -> None:
     data = body["data"]
     connection.execute(
-        "INSERT INTO gate VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO gate VALUES (?, ?, ?, ?, ?, ?, ?, "
+        "? - coalesce((SELECT submitted_us FROM release WHERE release_id = ?), ?)) ON CONFLICT DO NOTHING",
         (
             body["release_id"], data["gate"], body["workload"], data["verdict"], data["seconds"],
             body["occurred_us"], data["evidence"],
+            body["occurred_us"], body["release_id"], body["occurred_us"],
         ),
     )  # fmt: skip
 

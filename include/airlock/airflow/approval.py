@@ -29,7 +29,12 @@ CONDITION = Param(
     title="Condition",
     description="Approve only if this is done; when it is not, the approval is revoked.",
 )
-UNTIL = Param(default="", type="string", title="Condition until", description="Last day for it, 2026-03-31.")
+UNTIL = Param(
+    default="",
+    type="string",
+    title="Condition until",
+    description="Last day for it, 2026-03-31, or a moment, 2026-03-31T14:30; UTC.",
+)
 
 
 def opened(context: Context, desk: Desk) -> Recorder | RequestRecorder:

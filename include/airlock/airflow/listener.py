@@ -1,4 +1,4 @@
-"""Listener: outcomes no operator sees (requirement E-1).
+"""Listener: outcomes no operator sees (requirement E-1), and what long-lived processes import beforehand.
 
 A task killed with SIGKILL, skipped by a branch or failed upstream runs no code of ours; when the run
 ends, its tasks are compared with the store and what is missing is appended.
@@ -7,16 +7,27 @@ ends, its tasks are compared with the store and what is missing is appended.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.listeners import hookimpl
 from sqlalchemy import inspect, select
 
 from airlock.airflow.base import outcome_state
+from airlock.airflow.preload import preload
 from airlock.airflow.refs import is_own_dag, task_ref
 from airlock.core.errors import AirlockError
 
 log = logging.getLogger(__name__)
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """A process of Airflow starts. Tasks say so too, with a marker of their own instead of a job."""
+    # By name: the class belongs to Airflow's core, which a task need not import.
+    if type(component).__name__ == "Job":
+        preload(sys.argv[1] if len(sys.argv) > 1 else "", conf.get("core", "executor"))
 
 
 @hookimpl

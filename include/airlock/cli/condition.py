@@ -13,9 +13,8 @@ from airlock.cli.release import ReleaseArgument, UserOption, client_for
 from airlock.core.task import CONDITION_DAG
 from airlock.services.conditions import MET, OPEN, conditions_of, list_conditions
 from airlock.services.deployment import open_deployment
-from airlock.services.follow import wait_for_record
+from airlock.services.follow import start_and_wait
 from airlock.services.releases import find_release
-from airlock.services.requests import refusal_of
 
 app = typer.Typer(help="Conditions that approvals rest on.", no_args_is_help=True)
 
@@ -64,13 +63,11 @@ def met(
     deployment = open_deployment()
     client = client_for(deployment.settings, user)
     subject = f"{find_release(deployment, release).release_id}/condition/{seat - 1}"
-    seen, _ = refusal_of(deployment, subject)
     conf = {"release": release, "seat": str(seat), "comment": comment}
-    run_id = str(client.trigger(CONDITION_DAG, conf)["dag_run_id"])
 
     def recorded() -> bool:
         found = conditions_of(find_release(deployment, release), deployment.clock.now_us())
         return any(one.seat == seat - 1 and one.state == MET for one in found)
 
-    wait_for_record(deployment, client, recorded, subject=subject, run=(CONDITION_DAG, run_id), seen=seen)
+    start_and_wait(deployment, client, CONDITION_DAG, conf, subject=subject, recorded=recorded)
     console.print(f"The condition of seat {seat} of {safe(release)} is met.")

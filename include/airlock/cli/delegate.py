@@ -16,9 +16,8 @@ from airlock.core.errors import RefusedError
 from airlock.core.task import DELEGATE_DAG, END_DELEGATION_DAG
 from airlock.services.delegations import delegate_problem, find_delegation
 from airlock.services.deployment import open_deployment
-from airlock.services.follow import start_request, wait_for_record
+from airlock.services.follow import start_and_wait, start_request
 from airlock.services.panel import list_delegations
-from airlock.services.requests import refusal_of
 
 app = typer.Typer(help="Let somebody answer in your place, for some days.", no_args_is_help=True)
 
@@ -58,16 +57,13 @@ def end(
     deployment = open_deployment()
     find_delegation(deployment, delegation)
     client = client_for(deployment.settings, user)
-    seen, _ = refusal_of(deployment, delegation)
-    conf = {"delegation": delegation, "reason": reason}
-    run_id = str(client.trigger(END_DELEGATION_DAG, conf)["dag_run_id"])
-    wait_for_record(
+    start_and_wait(
         deployment,
         client,
-        lambda: find_delegation(deployment, delegation).ended_us is not None,
+        END_DELEGATION_DAG,
+        {"delegation": delegation, "reason": reason},
         subject=delegation,
-        run=(END_DELEGATION_DAG, run_id),
-        seen=seen,
+        recorded=lambda: find_delegation(deployment, delegation).ended_us is not None,
     )
     console.print(f"{safe(delegation)} is taken back.")
 

@@ -13,7 +13,7 @@ from airlock.core.errors import RefusedError
 from airlock.core.task import POLICY_DAG
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.follow import answer_request, start_request
-from airlock.services.publish import find_request, preview, publish_problem, tally
+from airlock.services.publish import find_request, preview, publish_problem, seats_for
 from airlock.services.submit import checked_policy
 
 RequestArgument = Annotated[str, typer.Argument(help="Request id, as `airlock policy publish` printed it.")]
@@ -91,11 +91,10 @@ def answer_publication(
         RefusedError: no seat is open for this user, or the answer was refused.
     """
     request = find_request(deployment, request_id)
-    person = deployment.config.people().find(user)
-    roles = [] if person is None else person.roles
-    filled = tally(deployment, request).filled
-    seats = [seat for seat, role in enumerate(request.seats) if seat not in filled and role in roles]
+    seats = seats_for(deployment, request, user)
     if not seats:
+        person = deployment.config.people().find(user)
+        roles = [] if person is None else person.roles
         raise RefusedError(
             f"{user} holds no role that is open here; roles held: {', '.join(roles) or 'none'}",
             where=request_id,

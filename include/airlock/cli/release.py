@@ -131,7 +131,7 @@ def approve(
     condition: Annotated[
         str, typer.Option(help="What has to be done; the approval is revoked if it is not.")
     ] = "",
-    until: Annotated[str, typer.Option(help="Last day for the condition (UTC), such as 2026-03-31.")] = "",
+    until: Annotated[str, typer.Option(help="Last day for it, or a moment (UTC): 2026-03-31T14:30.")] = "",
     seat: Annotated[
         int, typer.Option(help="Seat number; the first open one of your roles if not given.")
     ] = 0,

@@ -16,8 +16,7 @@ from airlock.core.errors import RefusedError
 from airlock.core.task import REVOKE_DAG, WAIVER_DAG
 from airlock.core.waiver import WaiverRequest, WaiverState
 from airlock.services.deployment import Deployment, open_deployment
-from airlock.services.follow import answer_request, start_request, wait_for_record
-from airlock.services.requests import refusal_of
+from airlock.services.follow import answer_request, start_and_wait, start_request
 from airlock.services.waivers import (
     find_waiver,
     list_waivers,
@@ -137,15 +136,13 @@ def revoke(
     deployment = open_deployment()
     find_waiver(deployment, waiver)
     client = client_for(deployment.settings, user)
-    seen, _ = refusal_of(deployment, waiver)
-    run_id = str(client.trigger(REVOKE_DAG, {"waiver": waiver, "reason": reason})["dag_run_id"])
-    wait_for_record(
+    start_and_wait(
         deployment,
         client,
-        lambda: find_waiver(deployment, waiver).revoked is not None,
+        REVOKE_DAG,
+        {"waiver": waiver, "reason": reason},
         subject=waiver,
-        run=(REVOKE_DAG, run_id),
-        seen=seen,
+        recorded=lambda: find_waiver(deployment, waiver).revoked is not None,
     )
     console.print(f"{safe(waiver)} is revoked.")
 
@@ -185,7 +182,7 @@ def list_command(
             safe(one.versions),
             last_day(one.until_us),
             f"[{STYLES.get(state, 'red')}]{state}[/]",
-            safe(one.requested.actor if one.answer is None else one.answer.actor),
+            safe(one.requested.actor if one.answer is None else one.answer.who),
         )
     if found:
         console.print(table)
@@ -212,7 +209,7 @@ def show(waiver: WaiverArgument, *, output: FormatOption = Format.PRETTY) -> Non
     if found.answer is not None:
         verb = "rejected" if found.granted is None else "granted"
         said = safe(str(found.answer.data["comment"])) or "no comment"
-        console.print(f"{verb} by {safe(found.answer.actor)} ({found.role}): {said}")
+        console.print(f"{verb} by {safe(found.answer.who)} ({found.role}): {said}")
     else:
         console.print(f"{found.role} has to answer by {_when(found.answer_until_us)}")
     if found.revoked is not None:
@@ -234,7 +231,7 @@ def _as_json(deployment: Deployment, one: WaiverRequest) -> dict[str, Any]:
         "requested": _when(one.requested.occurred_us),
         "reason": one.requested.data["reason"],
         "role": one.role,
-        "answered_by": None if one.answer is None else one.answer.actor,
+        "answered_by": None if one.answer is None else one.answer.who,
         "revoked_by": None if one.revoked is None else one.revoked.actor,
         "in_production": [
             event.release_id

@@ -55,15 +55,15 @@ class Answer(Value):
 
 @dataclass(frozen=True)
 class Panel:
-    """Who may answer about one release, as it stands now.
+    """Who may answer about one release or request, as it stands now.
 
     Attributes:
         people: who holds which role.
-        barred: people who may not answer about this release whatever they hold, and what they did, such as
-            ``submitted this release``.
+        barred: people who may not answer about it whatever they hold, and what they did, such as ``submitted
+            this release``.
         now_us: the moment it is asked for, microseconds since 1970.
         delegations: everything that was delegated, also what is over.
-        delegate_days: longest delegation that the policy of the release takes; ``None`` takes none.
+        delegate_days: longest delegation that its policy takes; ``None`` takes none.
         met: seat and user of conditional approvals whose condition was confirmed in time.
         revoked: seat and user of approvals that were revoked.
     """
@@ -98,6 +98,13 @@ class Panel:
             if not self.deputy_problem(user, giver, role, self.now_us)
         ]
 
+    def acts_for(self, user: str, role: str) -> str:
+        """Whom a person answers for in a role; empty for who holds it, and for who may not."""
+        person = self.people.find(user)
+        if person is not None and role in person.roles:
+            return ""
+        return next(iter(self.acting_for(user, role)), "")
+
     def deputy_problem(self, user: str, giver: str, role: str, at_us: int) -> str:
         """Why ``user`` could not act for ``giver`` at a moment, in a sentence; empty when they could."""
         if giver in self.barred:
@@ -119,7 +126,7 @@ class Panel:
         if not standing:
             return f"{giver} took the delegation of {role} to {user} back"
         if self.delegate_days is None:
-            return "the policy of this release takes no delegation"
+            return "its policy takes no delegation"
         if all(entry.days > self.delegate_days for entry in standing):
             return (
                 f"the delegation of {giver} lasts {min(entry.days for entry in standing):g} days, "
@@ -157,25 +164,34 @@ def objection(answer: Answer, *, decision: Decision, panel: Panel, earlier: Sequ
     if bound != (decision.manifest_digest, decision.evidence_digest, decision.policy_digest):
         return "the answer was given for another manifest, evidence or policy and is void"
     role = decision.seats[answer.seat].role
-    return _person_objection(answer, role, panel) or _seat_objection(answer, earlier)
+    problem = person_objection(answer.user, role, panel, acts_for=answer.acts_for, at_us=answer.given_us)
+    if not problem and answer.role != role:
+        problem = f"the answer is for role {answer.role}, the seat asks for {role}"
+    return problem or _seat_objection(answer, earlier)
 
 
-def _person_objection(answer: Answer, role: str, panel: Panel) -> str:
-    if answer.user in panel.barred:
-        return f"{answer.user} {panel.barred[answer.user]} and cannot approve or reject it"
-    person = panel.people.find(answer.user)
+def person_objection(user: str, role: str, panel: Panel, *, acts_for: str = "", at_us: int = 0) -> str:
+    """Why a person may not answer for a role, in a sentence; empty when they may (requirement A-2).
+
+    Args:
+        user: who answers.
+        role: the role that is asked.
+        panel: who may answer now.
+        acts_for: who delegated the role to them; empty where they answer for themselves.
+        at_us: when they answered, which the delegation has to cover.
+    """
+    if user in panel.barred:
+        return f"{user} {panel.barred[user]} and cannot approve or reject it"
+    person = panel.people.find(user)
     if person is None:
-        return f"{answer.user} holds no governance role; ask for an entry in people.yaml"
+        return f"{user} holds no governance role; ask for an entry in people.yaml"
     if not person.active:
-        return f"{answer.user} is not active any more in people.yaml"
-    if answer.acts_for:
-        problem = panel.deputy_problem(answer.user, answer.acts_for, role, answer.given_us)
-        if problem:
-            return problem
-    elif role not in person.roles:
-        held = ", ".join(person.roles) or "none"
-        return f"{answer.user} does not hold the role {role}; roles held: {held}"
-    return "" if answer.role == role else f"the answer is for role {answer.role}, the seat asks for {role}"
+        return f"{user} is not active any more in people.yaml"
+    if acts_for:
+        return panel.deputy_problem(user, acts_for, role, at_us)
+    if role not in person.roles:
+        return f"{user} does not hold the role {role}; roles held: {', '.join(person.roles) or 'none'}"
+    return ""
 
 
 def _seat_objection(answer: Answer, earlier: Sequence[Answer]) -> str:

@@ -203,6 +203,12 @@ class Event(Value):
     version: str = ""
     data: dict[str, Any] = {}
 
+    @property
+    def who(self) -> str:
+        """Who acted, and in whose place: ``petra for omar``."""
+        acts_for = self.data.get("acts_for")
+        return f"{self.actor} for {acts_for}" if acts_for else self.actor
+
 
 class Recorded(Value):
     """An event as it stands in the store.

@@ -30,6 +30,7 @@ from airlock.core.cel_nodes import (
     Select,
     nesting,
     reads_of,
+    sizes_of,
     walk,
 )
 from airlock.core.errors import ConfigurationError
@@ -88,7 +89,7 @@ def parse(text: str) -> Condition:
             f"at most {MAX_LOOPS} and {MAX_NESTED_LOOPS} are bounded well enough",
             loops[0].start,
         )
-    return Condition(text, root, reads, nested)
+    return Condition(text, root, reads, tuple(sizes_of(root)), nested)
 
 
 class _Parser:

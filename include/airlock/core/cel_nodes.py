@@ -105,11 +105,16 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition that can be run: what it says, and what it asks for."""
+    """A condition that can be run: what it says, and what it asks for.
+
+    Attributes:
+        sizes: places where only the size of a fact is asked for; what is asked there stands in ``reads`` too.
+    """
 
     text: str
     root: Node
     reads: tuple[Read, ...]
+    sizes: tuple[Read, ...]
     nested_loops: int
 
     @property
@@ -173,6 +178,18 @@ def reads_of(node: Node, bound: frozenset[str] = frozenset()) -> Iterator[Read]:
         return
     for child in children(node):
         yield from reads_of(child, bound)
+
+
+def sizes_of(node: Node, bound: frozenset[str] = frozenset()) -> Iterator[Read]:
+    """Where ``size(fact)`` or ``fact.size()`` stands; names that loops bind are no facts."""
+    if isinstance(node, Call) and node.name == "size":
+        path = path_of(node.of or node.args[0])
+        if path is not None and path.split(".")[0] not in bound:
+            yield Read(path, node.start, node.end)
+            return
+    inner = bound | {node.variable} if isinstance(node, Loop) else bound
+    for child in children(node):
+        yield from sizes_of(child, inner)
 
 
 def nesting(node: Node) -> int:

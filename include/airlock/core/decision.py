@@ -5,7 +5,7 @@ The same evidence under the same policy gives the same bytes, today and in ten y
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -167,6 +167,7 @@ class Ruling:
 
     Attributes:
         said: what gates, rules and waivers say, in the order in which people are told.
+        words: puts one of them in words.
         used: the waivers it rests on.
         evidence: what counted: the records of its own gates and manifest.
     """
@@ -175,10 +176,16 @@ class Ruling:
     track: Track | None
     tier: Tier
     said: list[Said]
+    words: Callable[[Said], Reason]
     seats: list[AskedSeat]
     used: list[Waiver]
     evidence: Mapping[str, Evidence]
     risk: RiskScore | None
+
+    @property
+    def fired(self) -> list[Reason]:
+        """What fired, in words."""
+        return [self.words(one) for one in self.said if one.fired]
 
 
 def decide(
@@ -216,7 +223,7 @@ def decide(
         outcome=ruling.outcome,
         track=ruling.track,
         tier=ruling.tier,
-        reasons=[in_words(one) for one in ruling.said],
+        reasons=[ruling.words(one) for one in ruling.said],
         seats=ruling.seats,
         manifest_digest=content_digest(manifest),
         evidence={name: content_digest(ruling.evidence[name]) for name in sorted(ruling.evidence)},
@@ -249,6 +256,7 @@ def rule_on(
     facts = FactSet(build_facts(manifest=manifest, workload=workload, policy=policy, evidence=evidence))
     session = engine.begin(policy, facts)
     run = partial(ask_phase, policy=policy, session=session, facts=facts, as_of=as_of)
+    words = partial(in_words, facts=facts, session=session)
     said: list[Said] = [*_gate_reasons(policy, evidence, waivers)]
     tier_said = run("tier")
     tier = heaviest(tier_said, Tier)
@@ -259,8 +267,10 @@ def rule_on(
     track_said = [*run("track"), *(reason for reason in foreign if reason.effect.startswith("track "))]
     if _all_measured(policy, evidence):
         denials = [*run("deny"), *(reason for reason in foreign if reason.effect == "deny")]
-        denials = [_waive(one, waivers) for one in denials]
-        resting = _waiver_reasons(policy, [*said, *denials], waivers)
+        denials = [_waive(one, waivers, words) for one in denials]
+        resting = _waiver_reasons(
+            policy, map(words, (one for one in [*said, *denials] if one.waived_by)), waivers
+        )
         track: Track | None = heaviest([*track_said, *resting], Track)
         warnings = [*run("warn"), *(reason for reason in foreign if reason.effect == "warn")]
         said += [*track_said, *denials, *resting, *warnings, *run("seats")]
@@ -278,6 +288,7 @@ def rule_on(
         track=track,
         tier=tier,
         said=said,
+        words=words,
         seats=seats,
         used=[waiver for waiver in waivers if waiver.waiver_id in used],
         evidence=evidence,
@@ -328,17 +339,17 @@ def usable(waivers: Sequence[Waiver], manifest: Manifest, policy: Policy) -> lis
     return [found[waiver_id] for waiver_id in sorted(found)]
 
 
-def _waive(said: Said, waivers: Sequence[Waiver]) -> Said:
+def _waive(said: Said, waivers: Sequence[Waiver], words: Callable[[Said], Reason]) -> Said:
     """A rule that denies, waived if somebody allowed it. A rule in error stays."""
     if not said.denies or said.error or said.rule in NEVER:
         return said
     waiver = covering(waivers, said.rule)
-    return said if waiver is None else in_words(said).model_copy(update={"waived_by": [waiver.waiver_id]})
+    return said if waiver is None else words(said).model_copy(update={"waived_by": [waiver.waiver_id]})
 
 
-def _waiver_reasons(policy: Policy, said: Sequence[Said], waivers: Sequence[Waiver]) -> list[Reason]:
+def _waiver_reasons(policy: Policy, waived: Iterable[Reason], waivers: Sequence[Waiver]) -> list[Reason]:
     """A release that rests on a waiver never passes without a person: the policy says on which track."""
-    used = {waiver_id: in_words(one) for one in said for waiver_id in one.waived_by}
+    used = {waiver_id: one for one in waived for waiver_id in one.waived_by}
     return [
         Reason(
             rule=f"waiver:{waiver.waiver_id}",
@@ -385,22 +396,29 @@ def asked_seats(policy: Policy, track: Track, said: Sequence[Said]) -> list[Aske
     source alone asks for it several times.
     """
     fired = {one.rule: one.effect for one in said if one.fired}
-    for_track = [rule for rule, effect in fired.items() if effect == f"track {track}"]
+    wanted = f"track {track.value}"
+    for_track = [rule for rule, effect in fired.items() if effect == wanted]
     seats = [_asked(seat, for_track) for seat in policy.approval.seats[track]]
     if "seats" not in fired.values():
         return seats
-    for rule in policy.rules:
-        if fired.get(rule.id) != "seats":
+    for rule, asked in _asking(policy).items():
+        if fired.get(rule) != "seats":
             continue
         left = list(range(len(seats)))
-        for seat in rule.effect.seats or []:
+        for seat in asked:
             same = next((index for index in left if seats[index].role == seat.role), None)
             if same is None:
-                seats.append(_asked(seat, [rule.id]))
+                seats.append(_asked(seat, [rule]))
             else:
                 left.remove(same)
-                seats[same] = seats[same].model_copy(update={"rules": [*seats[same].rules, rule.id]})
+                seats[same] = _asked(seat, [*seats[same].rules, rule])
     return seats
+
+
+_asking: PerValue[Policy, dict[str, list[Seat]]] = PerValue(
+    lambda policy: {rule.id: rule.effect.seats for rule in policy.rules if rule.effect.seats}
+)
+"""The seats of each rule that asks for some."""
 
 
 def _asked(seat: Seat, rules: list[str]) -> AskedSeat:
@@ -412,16 +430,18 @@ _SEAT = set(AskedSeat.model_fields)
 
 def heaviest(said: Iterable[Said], levels: type[Level]) -> Level:
     """The heaviest level whose rule fired; a rule in error counts as the heaviest there is."""
-    effects = {one.effect for one in said if one.fired}
-    order = list(levels)
-    return order[-1] if "deny" in effects else order[max((_WEIGHT[one] for one in effects), default=0)]
+    fired = [_WEIGHT[one.effect] for one in said if one.fired]
+    order = _ORDER[levels]
+    heavy: Level = order[max(fired) if fired else 0]
+    return heavy
 
 
+_ORDER: Mapping[type, list[Any]] = {Tier: list(Tier), Track: list(Track)}
 _WEIGHT = {
     f"{name} {level}": place
     for name, levels in (("tier", Tier), ("track", Track))
     for place, level in enumerate(levels)
-}
+} | {"deny": len(Track) - 1}  # there are as many tiers as tracks
 
 
 def gate_verdicts(policy: Policy, evidence: Mapping[str, Evidence]) -> dict[str, Verdict | None]:

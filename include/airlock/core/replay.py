@@ -11,7 +11,7 @@ from typing import Any
 
 from airlock.core.base import Value
 from airlock.core.decision import Ruling
-from airlock.core.rules import Said, in_words
+from airlock.core.rules import Reason
 
 
 class Difference(Value):
@@ -47,15 +47,15 @@ def summary_of(ruling: Ruling) -> dict[str, Any]:
     }
 
 
-def why_different(before: Mapping[str, Any], after: Iterable[Said]) -> list[str]:
+def why_different(before: Mapping[str, Any], after: Iterable[Reason]) -> list[str]:
     """Rules that fire under one policy and not under the other, or with another effect.
 
     Args:
         before: the stored decision as data.
-        after: what is said under the other policy.
+        after: what fires under the other policy.
     """
     was = {reason["rule"]: reason for reason in before["reasons"] if reason.get("fired", True)}
-    now = {said.rule: in_words(said) for said in after if said.fired}
+    now = {reason.rule: reason for reason in after}
     said = []
     for rule in [*now, *(rule for rule in was if rule not in now)]:
         old, new = was.get(rule), now.get(rule)

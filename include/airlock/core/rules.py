@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
+from typing import Any, Generic, Protocol, TypeVar, get_args
 
 from airlock.core.base import Value, trusted
 from airlock.core.errors import ConfigurationError
@@ -55,14 +55,16 @@ class FactSet:
     """The facts of one release, nested by the parts of their names and by their whole names.
 
     Canonical JSON has one kind of number, so a share of 0.0 comes back as 0: a fact that the catalogue
-    calls a number is one here, whatever it was read as.
+    calls a number is one here, whatever it was read as. ``asked`` has the flat facts that the rules of a
+    phase were asked over, which is what their reasons show.
     """
 
     nested: dict[str, Any]
     flat: dict[str, Any] = field(init=False)
+    asked: dict[Phase, Mapping[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.flat = {}
+        self.flat, self.asked = {}, {}
         _flatten(self.nested, "", self.flat)
 
     def learn(self, group: str, values: Mapping[str, Any]) -> None:
@@ -149,8 +151,10 @@ Checks = tuple[tuple[str, type], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """What a rule's reasons have in common when it fires, or when it does not.
+class Answer:
+    """What a rule says when it fires, or when it does not, before facts are put into its sentences.
+
+    It is the same for every release, and made once: most answers nobody reads at once.
 
     Attributes:
         sentences: fields of the reason, and the sentence each is made of.
@@ -158,54 +162,90 @@ class _Side:
         checks: facts whose format asks for a type, and that type; ``None`` when a sentence cannot be read.
     """
 
+    rule: str
+    effect: str
+    fired: bool
+    denies: bool
+    source: Rule
     sentences: tuple[tuple[str, str], ...]
     same: dict[str, Any]
     checks: Checks | None
+    waived_by: Sequence[str] = ()
+    error: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A rule with what its reasons have in common; ``expires`` is ``None`` for one that never does."""
-
-    rule: Rule
-    id: str
-    effect: str
-    expires: date | None
-    fires: _Side
-    silent: _Side
-
-
-def _by_phase(policy: Policy) -> dict[Phase, list[_Ready]]:
-    phases: dict[Phase, list[_Ready]] = {phase: [] for phase in get_args(Phase)}
-    for rule in policy.rules:
-        label = rule.effect.label
-        same = Reason(
-            rule=rule.id,
-            effect=label,
-            message="",
-            title=rule.title,
-            owner=rule.owner,
-            severity=rule.severity,
-            why=rule.why,
-        ).__dict__
-        fires = _side({**same, "fired": True}, message=rule.because, fix=rule.fix)
-        silent = _side({**same, "fired": False}, message=rule.otherwise)
-        expires = None if rule.expires == "never" else rule.expires
-        phases[rule.effect.phase].append(_Ready(rule, rule.id, label, expires, fires, silent))
-    return phases
-
-
-def _side(same: dict[str, Any], **sentences: str) -> _Side:
+def _answer(rule: Rule, *, fired: bool, **sentences: str) -> Answer:
+    effect = rule.effect.label
+    same = Reason(
+        rule=rule.id,
+        effect=effect,
+        message="",
+        fired=fired,
+        title=rule.title,
+        owner=rule.owner,
+        severity=rule.severity,
+        why=rule.why,
+    ).__dict__
     try:
         checks: Checks | None = tuple({one: None for text in sentences.values() for one in formats_in(text)})
         plain = {name: text for name, text in sentences.items() if not facts_in(text)}
     except ConfigurationError:
-        return _Side(tuple(sentences.items()), same, None)
+        checks, plain = None, {}
     told = tuple((name, text) for name, text in sentences.items() if name not in plain)
-    return _Side(told, {**same, **plain}, checks)
+    return Answer(rule.id, effect, fired, fired and effect == "deny", rule, told, {**same, **plain}, checks)
 
 
-_ready: PerValue[Policy, dict[Phase, list[_Ready]]] = PerValue(_by_phase)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The rules of a phase with what they may say, and what can be looked at once for all of them.
+
+    Attributes:
+        answers: of each rule, when it does not fire and when it does.
+        expires: day on which the first of them does.
+        checks: those of all answers; ``None`` when one has a sentence that cannot be read.
+    """
+
+    rules: list[Rule]
+    answers: list[tuple[Answer, Answer]]
+    expires: date
+    checks: Checks | None
+
+    def is_plain(self, known: Mapping[str, Any], as_of: date) -> bool:
+        """Whether no rule has expired, and every sentence can be written."""
+        return self.expires >= as_of and _can_be_told(self.checks, known)
+
+
+def _by_phase(policy: Policy) -> dict[Phase, _Asked]:
+    phases = get_args(Phase)
+    return {phase: _asked([rule for rule in policy.rules if rule.effect.phase == phase]) for phase in phases}
+
+
+def _asked(rules: list[Rule]) -> _Asked:
+    answers = [
+        (
+            _answer(rule, fired=False, message=rule.otherwise),
+            _answer(rule, fired=True, message=rule.because, fix=rule.fix),
+        )
+        for rule in rules
+    ]
+    expires = min((rule.expires for rule in rules if rule.expires != "never"), default=date.max)
+    checks: dict[tuple[str, type], None] | None = {}
+    for one in (one for both in answers for one in both):
+        checks = None if checks is None or one.checks is None else checks | dict.fromkeys(one.checks)
+    return _Asked(rules, answers, expires, None if checks is None else tuple(checks))
+
+
+def _can_be_told(checks: Checks | None, known: Mapping[str, Any]) -> bool:
+    """Whether each fact that is there is of the type that its format is made for."""
+    if checks is None:
+        return False
+    for name, kind in checks:  # noqa: SIM110
+        if name in known and type(known[name]) is not kind:
+            return False
+    return True
+
+
+_ready: PerValue[Policy, dict[Phase, _Asked]] = PerValue(_by_phase)
 content_digest: PerValue[Value, str] = PerValue(lambda value: value.digest)
 """The digest of a value; whoever read it from its verified bytes makes it known without computing it."""
 
@@ -213,54 +253,22 @@ _FIELDS = set(Reason.model_fields)
 """Shared by all reasons of rules: they are frozen, and a copy takes a copy of it."""
 
 
-@dataclass(slots=True)  # not frozen: that would triple the time it takes to make one
-class Answer:
-    """What a rule says about a release, not yet in words: of most rules nobody reads them at once.
-
-    Law: ``in_words`` of it never fails; a rule whose sentence cannot be written is an error from the start.
-    """
-
-    ready: _Ready
-    side: _Side
-    known: Mapping[str, Any]
-    reads: Callable[[Rule], Sequence[str]]
-    waived_by: ClassVar[Sequence[str]] = ()
-    error: ClassVar[bool] = False
-
-    @property
-    def rule(self) -> str:
-        """Id of the rule."""
-        return self.ready.id
-
-    @property
-    def effect(self) -> str:
-        """As a reason has it."""
-        return self.ready.effect
-
-    @property
-    def fired(self) -> bool:
-        """Whether the rule's condition held."""
-        return self.side is self.ready.fires
-
-    @property
-    def denies(self) -> bool:
-        """Whether it denies the release."""
-        return self.side is self.ready.fires and self.ready.effect == "deny"
-
-
 Said = Reason | Answer
 """What a rule says, in words or not yet."""
 
 
-def in_words(said: Said) -> Reason:
-    """The reason that people read and the decision keeps."""
+def in_words(said: Said, *, facts: FactSet, session: Session) -> Reason:
+    """The reason that people read and the decision keeps.
+
+    Law: it never fails on what ``ask_phase`` gave; a rule whose sentence cannot be written is an error there.
+    """
     if isinstance(said, Reason):
         return said
-    known = said.known
-    fields = dict(said.side.same)
-    for name, sentence in said.side.sentences:
+    known = facts.asked[said.source.effect.phase]
+    fields = dict(said.same)
+    for name, sentence in said.sentences:
         fields[name] = render(sentence, known)
-    fields["facts"] = {name: known[name] for name in said.reads(said.ready.rule) if name in known}
+    fields["facts"] = {name: known[name] for name in session.reads(said.source) if name in known}
     # Not validated again: that took a third of a decision.
     return trusted(Reason, fields, _FIELDS)
 
@@ -270,44 +278,40 @@ def evaluate_phase(
 ) -> list[Reason]:
     """The reasons of all rules of a phase, fired or not, in the order of the policy."""
     said = ask_phase(phase, policy=policy, session=session, facts=facts, as_of=as_of)
-    return [in_words(one) for one in said]
+    return [in_words(one, facts=facts, session=session) for one in said]
 
 
 def ask_phase(phase: Phase, *, policy: Policy, session: Session, facts: FactSet, as_of: date) -> list[Said]:
     """What all rules of a phase say, fired or not, in the order of the policy."""
-    ready = _ready(policy)[phase]
-    if not ready:
+    asked = _ready(policy)[phase]
+    if not asked.rules:
         return []
-    known, reads = facts.flat, session.reads
+    known = facts.asked[phase] = facts.flat
+    answers = session.answers(phase)
+    if set(map(type, answers)) == _YES_OR_NO and asked.is_plain(known, as_of):
+        return [both[fired] for both, fired in zip(asked.answers, answers, strict=True)]  # type: ignore[index]
     found: list[Said] = []
-    for one, fired in zip(ready, session.answers(phase), strict=True):
-        if one.expires is not None and one.expires < as_of:
-            found.append(_expired(one.rule))
+    for rule, both, fired in zip(asked.rules, asked.answers, answers, strict=True):
+        if rule.expires != "never" and rule.expires < as_of:
+            found.append(_expired(rule))
         elif fired is not True and fired is not False:
-            found.append(_failed(one.rule, fired))
+            found.append(_failed(rule, fired))
         else:
-            side = one.fires if fired else one.silent
-            answer = Answer(one, side, known, reads)
-            found.append(answer if side.checks == () else _sayable(answer, side.checks))
+            one = both[fired]
+            sure = _can_be_told(one.checks, known)
+            found.append(one if sure else _tried(one, facts=facts, session=session))
     return found
 
 
-def _sayable(answer: Answer, checks: Checks | None) -> Said:
-    """The answer, tried out where a fact is not of the type that its format is made for."""
-    if checks is None:
-        return _tried(answer)
-    known = answer.known
-    for name, kind in checks:
-        if name in known and type(known[name]) is not kind:
-            return _tried(answer)
-    return answer
+_YES_OR_NO = {bool}
 
 
-def _tried(answer: Answer) -> Said:
+def _tried(answer: Answer, *, facts: FactSet, session: Session) -> Said:
+    """The answer, tried out: a fact is not of the type that its format is made for."""
     try:
-        in_words(answer)
+        in_words(answer, facts=facts, session=session)
     except Exception as error:  # noqa: BLE001  # a rule that cannot be evaluated denies, whatever the reason
-        return _failed(answer.ready.rule, error)
+        return _failed(answer.source, error)
     return answer
 
 

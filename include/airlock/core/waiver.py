@@ -107,6 +107,7 @@ class Waiver(Value):
         versions: model versions it is for.
         until_us: from then on it is over, microseconds since 1970 UTC.
         role: role of the owner who granted it.
+        acts_for: whose role it is, where a deputy granted it; empty for their own.
     """
 
     waiver_id: str
@@ -118,10 +119,12 @@ class Waiver(Value):
     role: str
     granted_by: str
     granted_us: int
+    acts_for: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
 
     def is_for(self, *, workload: str, version: str, submitter: str) -> bool:
-        """Whether a release may rest on it; never on one that its own submitter granted."""
-        return self.workload == workload and in_range(self.versions, version) and self.granted_by != submitter
+        """Whether a release may rest on it; never on one that its own submitter granted, or a deputy did."""
+        own = submitter in (self.granted_by, self.acts_for)
+        return self.workload == workload and in_range(self.versions, version) and not own
 
 
 def covering(waivers: Iterable[Waiver], scope: str) -> Waiver | None:
@@ -249,6 +252,7 @@ class WaiverRequest:
             role=self.role,
             granted_by=self.answer.actor,
             granted_us=self.answer.occurred_us,
+            acts_for=str(self.answer.data.get("acts_for", "")),
         )
 
 
@@ -267,7 +271,8 @@ def read_waivers(events: Iterable[Event]) -> list[WaiverRequest]:
         elif known is None:
             continue
         elif event.kind in (Kind.WAIVER_GRANTED, Kind.WAIVER_REJECTED):
-            rightful = event.actor != known.requested.actor and event.data.get("role") == known.role
+            persons = (event.actor, event.data.get("acts_for"))
+            rightful = known.requested.actor not in persons and event.data.get("role") == known.role
             if rightful and known.answer is None and event.data.get("request") == request_digest(known):
                 found[waiver_id] = WaiverRequest(known.requested, event)
         elif event.kind is Kind.WAIVER_REVOKED and known.revoked is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from airlock.core.approvals import Panel
 from airlock.core.audit import Event, Kind
 from airlock.core.canonical import storable
 from airlock.core.decision import tier_of
@@ -37,10 +38,11 @@ from airlock.services.approve import GRANTED, OPEN, Standing
 from airlock.services.deployment import SYSTEM, Deployment
 from airlock.services.incidents import open_incident
 from airlock.services.monitor import Watched, evaluated, read_window, watched, window_of
+from airlock.services.panel import request_panel
 from airlock.services.requests import (
     Question,
+    answer_problem,
     eligible_people,
-    person_problem,
     refuse,
     request_id_for,
     words_problem,
@@ -239,7 +241,7 @@ def resume(deployment: Deployment, workload: str, *, actor: str, reason: str) ->
     if stopped is None:
         raise RefusedError(f"Airlock is not paused for {workload}", fix="see `airlock monitor status`")
     role = watched(deployment, workload).rules.actions.role
-    problem = person_problem(actor, role, deployment.config.people(), {})
+    problem, _ = answer_problem(_panel(deployment, workload), actor, role)
     problem = problem or words_problem(reason, minimum=10, what="reason")
     if problem:
         when = str(deployment.clock.now_us())
@@ -441,6 +443,12 @@ def _asked(deployment: Deployment, subject: str) -> Event:
     return proposal
 
 
+def _panel(deployment: Deployment, workload: str) -> Panel:
+    """Who may answer about a workload in production now."""
+    policy = deployment.config.policy(deployment.config.workload(workload).policy)
+    return request_panel(deployment, {}, policy.approval.delegate_days)
+
+
 def question(deployment: Deployment, subject: str, _index: int) -> Question:
     """What the people of the role are asked: why, what would be done, and what happens if nobody answers.
 
@@ -462,7 +470,7 @@ def question(deployment: Deployment, subject: str, _index: int) -> Question:
         f"{'done' if data['silence'] == 'take' else 'not done'}: that is the safe side.\n\n"
         f"Evidence: `{data['evidence']}`"
     )
-    people = eligible_people(deployment, str(data["role"]), {}, subject)
+    people = eligible_people(_panel(deployment, proposal.workload), str(data["role"]), subject)
     return Question(f"{data['action']} {proposal.workload}?", body, people, left)
 
 
@@ -476,7 +484,7 @@ def answer(
     """
     proposal = _asked(deployment, subject)
     role = str(proposal.data["role"])
-    problem = person_problem(user, role, deployment.config.people(), {})
+    problem, acting = answer_problem(_panel(deployment, proposal.workload), user, role)
     if not problem and deployment.clock.now_us() > proposal.data["deadline_us"]:
         problem = "the time to answer is over"
     if not problem and answered(deployment, subject) is not None:
@@ -492,7 +500,7 @@ def answer(
         actor=user,
         workload=proposal.workload,
         version=proposal.version,
-        data={"subject": subject, "choice": choice, "role": role, "comment": comment},
+        data={"subject": subject, "choice": choice, "role": role, "comment": comment, **acting},
     )
 
 
@@ -502,7 +510,7 @@ def standing(deployment: Deployment, subject: str) -> Standing:
     if proposal is None or proposal.data["restraint"] != "ask":
         return Standing(GRANTED, "nobody has to be asked")
     if (given := answered(deployment, subject)) is not None:
-        return Standing(GRANTED, f"{given.actor} answered: {given.data['choice']}")
+        return Standing(GRANTED, f"{given.who} answered: {given.data['choice']}")
     if deployment.clock.now_us() > proposal.data["deadline_us"]:
         return Standing(GRANTED, f"nobody answered, so the safe side counts: {proposal.data['silence']}")
     return Standing(OPEN, f"waiting for {proposal.data['role']}")

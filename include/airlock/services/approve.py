@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from airlock.core.approvals import Answer, QuorumState, objection
 from airlock.core.audit import Kind
-from airlock.core.dates import DAY_US, end_of_day
+from airlock.core.dates import DAY_US, deadline
 from airlock.core.decision import Decision, Outcome
 from airlock.core.errors import InvalidInputError, NotFoundError, RefusedError
+from airlock.core.measure import measure_of
 from airlock.core.people import People, Person
 from airlock.core.policy import Seat
 from airlock.core.release import Release
@@ -93,7 +94,7 @@ def answer(
         comment: what the person wrote; a rejection must explain itself (requirement A-5).
         when: when the person answered, ISO 8601; tells apart repeated refused attempts.
         condition: what has to be done for the approval to stay; empty for none.
-        until: last day to do it, UTC, such as ``2026-03-31``.
+        until: last day to do it, UTC, such as ``2026-03-31``, or a moment, such as ``2026-03-31T14:30``.
 
     Raises:
         RefusedError: the answer must not count; the refusal is recorded.
@@ -186,14 +187,22 @@ def check_condition(deployment: Deployment, release_id: str, *, condition: str, 
     Raises:
         InvalidInputError: the condition cannot be taken like this.
     """
-    rules = open_case(deployment, release_id).policy.approval
+    case = open_case(deployment, release_id)
+    rules = case.policy.approval
     if rules.condition_days is None:
         raise InvalidInputError(
             "the policy of this release takes no conditional approval", fix="approve without it, or reject"
         )
     if problem := words_problem(condition, minimum=max(1, rules.minimum_comment), what="condition"):
         raise InvalidInputError(problem, fix="say what has to be done")
-    until_us, now = end_of_day(until), deployment.clock.now_us()
+    if (measure := measure_of(condition)) is not None:
+        measure.check()
+        if case.workload.monitoring is None:
+            raise InvalidInputError(
+                "nothing measures this workload in production",
+                fix="add `monitoring` to the workload file, or say the condition in words",
+            )
+    until_us, now = deadline(until), deployment.clock.now_us()
     if until_us > now + (rules.condition_days + 1) * DAY_US:
         raise InvalidInputError(
             f"a condition has to be met within {rules.condition_days:g} days", fix="choose an earlier day"

@@ -11,29 +11,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airlock.core.audit import Kind
 from airlock.core.base import Value
 from airlock.core.columns import label_text
-from airlock.core.errors import ConflictError, IntegrityError, NotFoundError, SandboxError
+from airlock.core.errors import ConflictError, IntegrityError, NotFoundError
 from airlock.core.evidence import SCORE
 from airlock.core.manifest import ArtifactRef, DataRef
 from airlock.core.policy import Policy
 from airlock.core.workload import Workload
 from airlock.profiles.source import ParquetSource
 from airlock.services.deployment import Deployment
-from airlock.services.evaluate import limited_request, materialise, verified_path
+from airlock.services.evaluate import verified_path
 from airlock.services.gate_files import coded
 from airlock.services.releases import open_case, read_evidence
-from airlock.services.score import SEED, own_packages
-from airlock.services.scoring import model_job, reviewed_types
+from airlock.services.score import SCORES, SHAP, score_rows
 from airlock.services.submit import batch_file, data_ref, snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORES, SHAP = "scores.parquet", "shap.parquet"
 
 
 class Baseline(Value):
@@ -126,7 +123,6 @@ def _of_adopted(deployment: Deployment, workload: Workload, policy: Policy, vers
             rows=verified_path(evaluation),
             background=verified_path(training),
             folder=Path(name),
-            explained=policy.sandbox.shap_rows,
         )
         kept = {file: deployment.evidence.put_file(path) for file, path in files.items()}
     return Baseline(
@@ -139,60 +135,6 @@ def _of_adopted(deployment: Deployment, workload: Workload, policy: Policy, vers
         scores=kept[SCORES],
         shap=kept.get(SHAP, ""),
     )
-
-
-def score_rows(
-    deployment: Deployment,
-    workload: Workload,
-    policy: Policy,
-    artifact: ArtifactRef,
-    *,
-    rows: Path,
-    background: Path,
-    folder: Path,
-    explained: int,
-) -> dict[str, Path]:
-    """Score and explain rows by one version, in the sandbox; returns the files that came out, by name.
-
-    Raises:
-        SandboxError: the model raised, was killed, or asked for what no model needs.
-        InvalidInputError: the artifact cannot be loaded there.
-    """
-    model, rules = workload.model, policy.sandbox
-    source = materialise(deployment, artifact, folder / "files")
-    output = folder / "output"
-    output.mkdir()
-    job: dict[str, Any] = {
-        "kind": "score",
-        "candidate": model_job(
-            source,
-            role="candidate",
-            where=f"{model.registered_model} version {artifact.version}",
-            metadata=artifact.metadata,
-            reviewed=reviewed_types(policy),
-        ),
-        "evaluation": "evaluation",
-        "background": "background",
-        "features": model.features,
-        "target": model.target,
-        "task": model.task,
-        "positive": model.positive,
-        "shap_rows": explained,
-        "background_rows": rules.background_rows,
-        "explain_seconds": rules.explain_seconds,
-        "reasons": None,
-        "seed": SEED,
-    }
-    inputs = {"candidate": str(source), "evaluation": str(rows), "background": str(background)}
-    packages = own_packages(deployment, policy, source)
-    ran = deployment.sandbox.run(limited_request(policy, job, inputs, packages=packages), output)
-    if ran.attempts:
-        raise SandboxError(
-            f"the model was refused what no model needs: it tried to {', '.join(ran.attempts)}"[:1000],
-            where=f"{model.registered_model} version {artifact.version}",
-            fix="quarantine the version and find out which code does this",
-        )
-    return {name: output / name for name in (SCORES, SHAP) if (output / name).is_file()}
 
 
 @dataclass

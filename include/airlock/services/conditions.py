@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airlock.core.approvals import Answer, Panel, objection
+from airlock.core.approvals import Answer, objection
 from airlock.core.audit import Event, Kind
-from airlock.core.dates import last_day
+from airlock.core.dates import due_words
 from airlock.core.errors import NotFoundError
+from airlock.core.measure import measure_of
 from airlock.core.release import Release
 from airlock.services.deployment import Deployment
 from airlock.services.releases import find_release, panel_for, read_decision
@@ -22,7 +23,8 @@ class Condition:
 
     Attributes:
         state: ``open``, ``met``, ``missed`` (its day is over, nobody has acted yet) or ``revoked``.
-        met_by: who confirmed it.
+        met_by: who confirmed it; ``system`` where production showed the number that it names.
+        given_us: when the approval was given.
     """
 
     release_id: str
@@ -35,11 +37,12 @@ class Condition:
     until_us: int
     state: str
     met_by: str = ""
+    given_us: int = 0
 
     @property
     def until(self) -> str:
-        """The last day to meet it, UTC."""
-        return last_day(self.until_us)
+        """The last day to meet it, or the moment, UTC."""
+        return due_words(self.until_us)
 
 
 def conditions_of(release: Release, now_us: int) -> list[Condition]:
@@ -68,6 +71,7 @@ def _condition(release: Release, answer: Answer, now_us: int) -> Condition:
         until_us=answer.condition_until_us,
         state=state,
         met_by="" if met is None else met.actor,
+        given_us=answer.given_us,
     )
 
 
@@ -119,15 +123,7 @@ def confirm(
             when=when,
             workload=release.workload,
         )
-    deployment.record(
-        Kind.CONDITION_MET,
-        f"release/{release_id}/condition/{seat}/{condition.user}/met",
-        actor=user,
-        release_id=release_id,
-        workload=release.workload,
-        version=release.version,
-        data={"seat": seat, "user": condition.user, "comment": comment.strip()},
-    )
+    record_met(deployment, condition, actor=user, comment=comment.strip())
     release = find_release(deployment, release_id)
     return next(
         one
@@ -136,11 +132,58 @@ def confirm(
     )
 
 
+def record_met(deployment: Deployment, condition: Condition, *, actor: str, comment: str) -> None:
+    """Record that a condition is met, and how."""
+    deployment.record(
+        Kind.CONDITION_MET,
+        f"release/{condition.release_id}/condition/{condition.seat}/{condition.user}/met",
+        actor=actor,
+        release_id=condition.release_id,
+        workload=condition.workload,
+        version=condition.version,
+        data={"seat": condition.seat, "user": condition.user, "comment": comment},
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What production shows about a condition that names a number."""
+
+    holds: bool
+    sentence: str
+
+
+def measured(deployment: Deployment, condition: Condition) -> Measured | None:
+    """What the newest window that began after the approval shows; ``None`` while there is none.
+
+    A window in which the number could not be measured shows nothing.
+    """
+    measure = measure_of(condition.text)
+    if measure is None:
+        return None
+    recorded = deployment.audit.events(
+        workload=condition.workload, kinds=[Kind.MONITOR_EVALUATED], newest_first=True, limit=_WINDOWS
+    )
+    for event in (entry.event for entry in recorded):
+        value = event.data["values"].get(measure.signal)
+        of_it = (event.deployment, event.version) == (deployment.settings.deployment, condition.version)
+        if of_it and value is not None and event.data["start_us"] >= condition.given_us:
+            sentence = f"{measure.signal} was {value:.4g} in the window {event.data['window']}"
+            return Measured(measure.holds(value), f"{sentence}, and has to be {condition.text.strip()}")
+    return None
+
+
+_WINDOWS = 20
+"""Newest windows among which one is looked for."""
+
+
 def _confirm_problem(
     deployment: Deployment, release: Release, condition: Condition, user: str, comment: str
 ) -> str:
     if condition.state != OPEN:
         return f"the condition was to be met by {condition.until} and is {condition.state}"
+    if (found := measured(deployment, condition)) is not None and not found.holds:
+        return found.sentence
     decision = read_decision(deployment, release)
     if decision is None:
         return "the release is not decided"
@@ -155,20 +198,12 @@ def _confirm_problem(
         manifest_digest=decision.manifest_digest,
         evidence_digest=decision.evidence_digest,
         policy_digest=decision.policy_digest,
-        acts_for=_acts_for(panel, user, condition.role),
+        acts_for=panel.acts_for(user, condition.role),
         given_us=deployment.clock.now_us(),
     )
     return objection(asked, decision=decision, panel=panel, earlier=()) or words_problem(
         comment, minimum=1, what="comment"
     )
-
-
-def _acts_for(panel: Panel, user: str, role: str) -> str:
-    """Whom a person acts for in a role; empty for who holds it, and for who may not."""
-    person = panel.people.find(user)
-    if person is not None and role in person.roles:
-        return ""
-    return next(iter(panel.acting_for(user, role)), "")
 
 
 # In production

@@ -29,12 +29,10 @@ from airlock.profiles.flips import flips
 from airlock.profiles.why_flipped import examples, reasons
 from airlock.reporting.decision_changes import fragment, sentence
 from airlock.services.deployment import Deployment
-from airlock.services.evaluate import limited_request, materialise
 from airlock.services.gate_files import coded
 from airlock.services.moves import arrived, moves_of
 from airlock.services.releases import find_release, open_case, read_evidence
-from airlock.services.score import SEED, own_packages
-from airlock.services.scoring import model_job, reviewed_types
+from airlock.services.score import SCORES, SHAP, score_rows
 from airlock.services.submit import batch_file, snapshot
 
 if TYPE_CHECKING:
@@ -305,58 +303,33 @@ def _score_now(pair: Pair, name: str, path: Path, frame: pd.DataFrame) -> Scored
             for role, version in (("champion", pair.before), ("candidate", pair.after))
         }
         outputs = {role: future.result() for role, future in running.items()}
-        scores = [_said(role, output, len(frame)) for role, output in outputs.items()]
-        tables = [
-            pd.read_parquet(output / "shap.parquet") if (output / "shap.parquet").is_file() else None
-            for output in outputs.values()
-        ]
+        scores = [_said(role, files[SCORES], len(frame)) for role, files in outputs.items()]
+        tables = [pd.read_parquet(files[SHAP]) if SHAP in files else None for files in outputs.values()]
     return Scored(name, frame, pd.concat(scores, axis=1), _both(*tables), pair.workload.model.target)
 
 
-def _said(role: str, output: Path, rows: int) -> pd.DataFrame:
+def _said(role: str, path: Path, rows: int) -> pd.DataFrame:
     """What a model said; it comes out of the sandbox, so its shape is checked before anything reads it."""
     import pandas as pd
 
-    scores = pd.read_parquet(output / "scores.parquet")
+    scores = pd.read_parquet(path)
     if len(scores) != rows or not {"candidate_score", "candidate_prediction"} <= set(scores.columns):
         raise SandboxError(f"the sandbox wrote {len(scores)} rows of scores for {rows} cases")
     return scores.rename(columns=lambda column: str(column).replace("candidate", role, 1))
 
 
-def _score_one(pair: Pair, version: str, folder: Path, path: Path) -> Path:
-    deployment, workload, model = pair.deployment, pair.workload, pair.workload.model
-    rules = pair.policy.sandbox
-    artifact = _artifact(pair, version)
-    source = materialise(deployment, artifact, folder / "files")
-    output = folder / "output"
-    output.mkdir()
-    job: dict[str, Any] = {
-        "kind": "score",
-        # Both are scored as candidates, each in a sandbox of its own, and compared outside.
-        "candidate": model_job(
-            source,
-            role="candidate",
-            where=f"{model.registered_model} version {version}",
-            metadata=artifact.metadata,
-            reviewed=reviewed_types(pair.policy),
-        ),
-        "evaluation": "evaluation",
-        "background": "background",
-        "features": model.features,
-        "target": model.target,
-        "task": model.task,
-        "positive": model.positive,
-        "shap_rows": rules.shap_rows,
-        "background_rows": rules.background_rows,
-        "explain_seconds": rules.explain_seconds,
-        "reasons": None,
-        "seed": SEED,
-    }
-    training = deployment.settings.data_root / workload.data.training
-    inputs = {"candidate": str(source), "evaluation": str(path), "background": str(training)}
-    packages = own_packages(deployment, pair.policy, source)
-    deployment.sandbox.run(limited_request(pair.policy, job, inputs, packages=packages), output)
-    return output
+def _score_one(pair: Pair, version: str, folder: Path, path: Path) -> dict[str, Path]:
+    # Both are scored as candidates, each in a sandbox of its own, and compared outside.
+    folder.mkdir()
+    return score_rows(
+        pair.deployment,
+        pair.workload,
+        pair.policy,
+        _artifact(pair, version),
+        rows=path,
+        background=pair.deployment.settings.data_root / pair.workload.data.training,
+        folder=folder,
+    )
 
 
 def _artifact(pair: Pair, version: str) -> ArtifactRef:

@@ -29,11 +29,10 @@ from airlock.core.errors import (
 )
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict
 from airlock.core.manifest import ArtifactRef, DataRef
-from airlock.core.policy import Policy
 from airlock.core.workload import ModelSpec
 from airlock.gates import gate_text, load_gate
 from airlock.gates.base import GateContext, Scores, no_advisories
-from airlock.ports import Clock, SandboxRequest
+from airlock.ports import Clock
 from airlock.reporting.gate_report import GateView, report_files
 from airlock.services.deployment import Deployment
 from airlock.services.folders import write_folder
@@ -41,6 +40,7 @@ from airlock.services.gate_files import coded
 from airlock.services.lineage import read_links
 from airlock.services.releases import Case, open_case, read_evidence
 from airlock.services.retrained import read_retrained
+from airlock.services.scoring import limited_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,30 +213,6 @@ def materialise(deployment: Deployment, artifact: ArtifactRef, target: Path) -> 
     return write_folder(deployment.evidence, artifact.files, target)
 
 
-def sandbox_request(
-    case: Case, job: dict[str, Any], inputs: dict[str, str], *, packages: Path | None = None
-) -> SandboxRequest:
-    """A sandbox job with the limits of the release's policy, in the model's own environment if it has one."""
-    return limited_request(case.policy, job, inputs, packages=packages)
-
-
-def limited_request(
-    policy: Policy, job: dict[str, Any], inputs: dict[str, str], *, packages: Path | None = None
-) -> SandboxRequest:
-    """A sandbox job with the limits of a policy."""
-    rules = policy.sandbox
-    return SandboxRequest(
-        job=job,
-        inputs=inputs,
-        seconds=rules.seconds,
-        memory_mb=rules.memory_mb,
-        output_mb=rules.output_mb,
-        require_network_isolation=rules.require_network_isolation,
-        require_level=rules.require_level,
-        packages=str(packages or ""),
-    )
-
-
 def advisories_of(path: Path | None, clock: Clock) -> Callable[[Sequence[str]], AdvisoryBook]:
     """What asks the advisory database at ``path``; without one it says how to get it."""
     if path is None:
@@ -257,9 +233,8 @@ def _context(deployment: Deployment, case: Case) -> Iterator[GateContext]:
         def scan() -> dict[str, Any]:
             output = Path(folder) / "scan"
             output.mkdir()
-            request = sandbox_request(
-                case, {"kind": "scan", "artifact": "artifact"}, {"artifact": str(artifact())}
-            )
+            job = {"kind": "scan", "artifact": "artifact"}
+            request = limited_request(case.policy.sandbox, job, {"artifact": artifact()})
             ran = deployment.sandbox.run(request, output)
             report: dict[str, Any] = parse_json((output / "scan.json").read_bytes())
             # The words of the sandbox itself come last: a scanner that was taken over cannot write them.

@@ -37,6 +37,26 @@ def start_request(
     return request_id
 
 
+def start_and_wait(
+    deployment: Deployment,
+    client: AirflowClient,
+    dag_id: str,
+    conf: dict[str, Any],
+    *,
+    subject: str,
+    recorded: Callable[[], bool],
+) -> None:
+    """Start a DAG about something that is on record as the client's user, and wait for what it records.
+
+    Raises:
+        RefusedError: it was refused, with the reason, or the run failed.
+        UnavailableError: it is not on record in time.
+    """
+    seen, _ = refusal_of(deployment, subject)
+    run_id = str(client.trigger(dag_id, conf)["dag_run_id"])
+    wait_for_record(deployment, client, recorded, subject=subject, run=(dag_id, run_id), seen=seen)
+
+
 def answer_request(
     deployment: Deployment,
     client: AirflowClient,

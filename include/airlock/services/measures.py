@@ -94,7 +94,7 @@ def measures(
     )
     gates = overview.query(
         "SELECT gate, count(*) AS n, sum(verdict = 'FAILED') AS failed, sum(verdict = 'ERROR') AS errors, "  # noqa: S608
-        "sum(verdict = 'WARNED') AS warned, avg(seconds) AS seconds FROM gate "
+        "sum(verdict = 'WARNED') AS warned, avg(seconds) AS seconds, avg(after_us) AS after_us FROM gate "
         f"WHERE at_us >= ? AND {visible} GROUP BY gate ORDER BY failed + errors DESC, gate",
         since + names,
     )

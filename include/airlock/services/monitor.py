@@ -24,9 +24,10 @@ from airlock.core.signals import SIGNALS, MonitoringEvidence, Signal, failed
 from airlock.core.workload import Workload
 from airlock.profiles.compare import NUMERIC
 from airlock.profiles.source import ParquetSource, connect, literal, quoted
-from airlock.services.baselines import SHAP, OpenBaseline, find_baseline, score_rows
+from airlock.services.baselines import OpenBaseline, find_baseline
 from airlock.services.deployment import Deployment
 from airlock.services.moves import Moves, moves_of
+from airlock.services.score import SHAP, score_rows
 from airlock.services.signals import drift, estimate, logs, operation, outcomes
 from airlock.services.signals.scene import Past, Scene, guarded
 

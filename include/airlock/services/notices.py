@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from airlock.core.approvals import Quorum
 from airlock.core.audit import Kind
-from airlock.core.dates import last_day
+from airlock.core.dates import due_words
 from airlock.core.decision import Decision, Outcome
 from airlock.core.diff import diff_files
 from airlock.core.evidence import SCORE, Evidence, most_urgent_first
@@ -136,12 +136,11 @@ def _ended(release: Release, quorum: Quorum, index: int, state: State) -> tuple[
     if given is None:
         return f"closed: the release is {state}", []
     verb = "approved" if given.choice == "approve" else "rejected"
-    on_condition = f", on condition until {last_day(given.condition_until_us)}" if given.condition else ""
+    on_condition = f", on condition until {due_words(given.condition_until_us)}" if given.condition else ""
     when = datetime.fromtimestamp(given.given_us / 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [f"{given.who} {verb} on {when}" + (f": {given.comment}" if given.comment else ".")]
-    lines += [f"On condition, until {last_day(given.condition_until_us)}: {given.condition}"] * bool(
-        given.condition
-    )
+    if given.condition:
+        lines.append(f"On condition, until {due_words(given.condition_until_us)}: {given.condition}")
     return f"{verb} by {given.who}{on_condition}", lines
 
 

@@ -1,6 +1,9 @@
-"""Who may answer about a release: people, what bars them, and what was delegated (requirement A-2)."""
+"""Who may answer about a release or a request: people, what bars them, delegations (requirement A-2)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from airlock.core.approvals import Panel
 from airlock.core.audit import Kind
@@ -21,21 +24,33 @@ def list_delegations(deployment: Deployment) -> list[Delegation]:
     return read_delegations(entry.event for entry in recorded if entry.event.deployment == name)
 
 
+def request_panel(deployment: Deployment, barred: Mapping[str, str], delegate_days: float | None) -> Panel:
+    """Who may answer a request as things stand now.
+
+    Args:
+        deployment: where.
+        barred: users who may not, whatever they hold, and what they did, such as "asked for this waiver".
+        delegate_days: longest delegation that the policy takes; ``None`` takes none.
+    """
+    return Panel(
+        people=deployment.config.people(),
+        barred=barred,
+        now_us=deployment.clock.now_us(),
+        delegations=list_delegations(deployment),
+        delegate_days=delegate_days,
+    )
+
+
 def panel_of(deployment: Deployment, release: Release, manifest: Manifest, policy: Policy) -> Panel:
     """Who may answer about a release as things stand now."""
     met = {(int(event.data["seat"]), str(event.data["user"])) for event in release.all(Kind.CONDITION_MET)}
     revoked = {
         (int(event.data["seat"]), str(event.data["user"])) for event in release.all(Kind.APPROVAL_REVOKED)
     }
-    return Panel(
-        people=deployment.config.people(),
-        barred=barred(deployment, release, manifest, policy),
-        now_us=deployment.clock.now_us(),
-        delegations=list_delegations(deployment),
-        delegate_days=policy.approval.delegate_days,
-        met=frozenset(met),
-        revoked=frozenset(revoked),
+    asked = request_panel(
+        deployment, barred(deployment, release, manifest, policy), policy.approval.delegate_days
     )
+    return replace(asked, met=frozenset(met), revoked=frozenset(revoked))
 
 
 def barred(deployment: Deployment, release: Release, manifest: Manifest, policy: Policy) -> dict[str, str]:

@@ -14,10 +14,9 @@ from airlock.core.policy import Policy
 from airlock.core.workload import ModelSpec
 from airlock.gates._reasons import reason_texts
 from airlock.gates.base import Scores
-from airlock.ports import SandboxRequest
 from airlock.services.model_files import declared
-from airlock.services.score import REASON_DRAWS, SEED
-from airlock.services.scoring import check_scores, model_job, reviewed_types
+from airlock.services.score import REASON_DRAWS
+from airlock.services.scoring import check_scores, limited_request, model_job, reviewed_types, score_job
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,40 +60,23 @@ def run_plain_model(
             "task": kind,
         }
     )
-    reasons = {
+    reasons: dict[str, Any] | None = {
         "map": reason_texts(model.features, {}, card),
         "hidden": sorted(hidden),
         "cases": cases,
         "draws": REASON_DRAWS,
     }
-    job = {
-        "kind": "score",
-        "candidate": _job(artifact, threshold, reviewed_types(policy)),
-        "evaluation": "evaluation",
-        "background": "background",
-        "features": model.features,
-        "target": model.target,
-        "task": kind,
-        "positive": positive,
-        "shap_rows": rules.shap_rows,
-        "background_rows": rules.background_rows,
-        "explain_seconds": rules.explain_seconds,
-        "reasons": reasons if cases and task is not Task.REGRESSION else None,
-        "seed": SEED,
+    if not cases or task is Task.REGRESSION:
+        reasons = None
+    inputs = {
+        "candidate": artifact.resolve(),
+        "evaluation": _as_parquet(current, temporary / "evaluation.parquet"),
+        "background": _as_parquet(reference, temporary / "background.parquet"),
     }
-    request = SandboxRequest(
-        job=job,
-        inputs={
-            "candidate": str(artifact.resolve()),
-            "evaluation": str(_as_parquet(current, temporary / "evaluation.parquet")),
-            "background": str(_as_parquet(reference, temporary / "background.parquet")),
-        },
-        seconds=rules.seconds,
-        memory_mb=rules.memory_mb,
-        output_mb=rules.output_mb,
-        require_network_isolation=rules.require_network_isolation,
-        require_level=rules.require_level,
-    )
+    loaded = _job(artifact, threshold, reviewed_types(policy))
+    # A file names its outcome as it is written there, which may be a number that no workload may name.
+    job = {**score_job(model, "candidate", loaded, rules, reasons=reasons), "positive": positive}
+    request = limited_request(rules, job, inputs)
     ran = ProcessSandbox().run(request, output)
     report: dict[str, Any] = parse_json((output / "report.json").read_bytes())
     frame = pd.read_parquet(output / "scores.parquet")

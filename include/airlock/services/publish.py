@@ -6,9 +6,10 @@ says so. From then on each new version needs the approval of everybody who owns 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from airlock.core.approvals import QuorumState
+from airlock.core.approvals import Panel, QuorumState, person_objection
 from airlock.core.audit import Event, Kind
 from airlock.core.canonical import canonical_json, parse_json
 from airlock.core.errors import ConflictError, InvalidInputError, NotFoundError, RefusedError
@@ -17,7 +18,14 @@ from airlock.core.policy_diff import Change, diff
 from airlock.services.approve import EXPIRED, GRANTED, OPEN, REJECTED, Standing
 from airlock.services.deployment import Deployment
 from airlock.services.describe import markdown
-from airlock.services.requests import Question, eligible_people, person_problem, refuse, words_problem
+from airlock.services.panel import request_panel
+from airlock.services.requests import (
+    Question,
+    answer_problem,
+    eligible_people,
+    refuse,
+    words_problem,
+)
 
 SENTENCES = 30
 """Changes named in an event; all of them stand in the evidence."""
@@ -283,26 +291,27 @@ def changes_of(deployment: Deployment, request: PolicyRequest) -> list[Change]:
 
 @dataclass(frozen=True)
 class Tally:
-    """Which seats count, and whether it is decided."""
+    """Which seats count, by whose answer, and whether it is decided."""
 
     state: QuorumState
-    filled: dict[int, str]
+    filled: dict[int, Event]
     rejection: Event | None = None
 
 
 def tally(deployment: Deployment, request: PolicyRequest) -> Tally:
     """Count the audited answers, with the roles people hold now; one person fills one seat."""
-    people = deployment.config.people()
-    filled: dict[int, str] = {}
+    panel = _panel(deployment, request)
+    filled: dict[int, Event] = {}
     for event in request.answers:
         seat = event.data["seat"]
-        if not _counts(event, request) or event.actor in filled.values() or seat in filled:
+        if not _counts(event, request) or seat in filled or _twice(_persons(event), seat, filled):
             continue
-        if person_problem(event.actor, request.seats[seat], people, _barred(request)):
+        role, acts_for = request.seats[seat], str(event.data.get("acts_for", ""))
+        if person_objection(event.actor, role, panel, acts_for=acts_for, at_us=event.occurred_us):
             continue
         if event.kind is Kind.POLICY_REJECTED:
             return Tally(QuorumState.REJECTED, filled, event)
-        filled[seat] = event.actor
+        filled[seat] = event
     done = bool(request.seats) and len(filled) == len(request.seats)
     return Tally(QuorumState.GRANTED if done else QuorumState.OPEN, filled)
 
@@ -312,8 +321,24 @@ def _counts(event: Event, request: PolicyRequest) -> bool:
     return isinstance(seat, int) and 0 <= seat < len(request.seats) and event.data["digest"] == request.digest
 
 
-def _barred(request: PolicyRequest) -> dict[str, str]:
-    return {request.requested.actor: "asked to publish this"}
+def _persons(event: Event) -> set[str]:
+    """Everybody whose one seat an answer takes."""
+    return {event.actor, str(event.data.get("acts_for", ""))} - {""}
+
+
+def _twice(persons: set[str], seat: int, filled: Mapping[int, Event]) -> str:
+    """Why these people may not fill a seat beside another, in a sentence; empty when they may."""
+    for other, event in filled.items():
+        if other != seat and (both := persons & _persons(event)):
+            return f"{min(both)} already fills seat {other + 1}; one person fills one seat"
+    return ""
+
+
+def _panel(deployment: Deployment, request: PolicyRequest) -> Panel:
+    """Who may answer now, by the rules of the policy before: a new one does not let its own deputies in."""
+    before = str(request.requested.data["predecessor"])
+    days = published_policy(deployment, before).approval.delegate_days if before else None
+    return request_panel(deployment, {request.requested.actor: "asked to publish this"}, days)
 
 
 def question(deployment: Deployment, request_id: str, index: int) -> Question:
@@ -327,7 +352,7 @@ def question(deployment: Deployment, request_id: str, index: int) -> Question:
     if not 0 <= index < len(request.seats):
         raise NotFoundError(f"request {request_id} has no seat {index + 1}")
     role = request.seats[index]
-    people = eligible_people(deployment, role, _barred(request), request_id)
+    people = eligible_people(_panel(deployment, request), role, request_id)
     left = (request.until_us - deployment.clock.now_us()) / 1_000_000
     if left <= 0:
         raise RefusedError("the time to answer is over", where=request_id, fix="ask again")
@@ -367,7 +392,10 @@ def answer(
     """
     request = find_request(deployment, request_id)
     approves = choice == "approve"
-    if problem := _answer_problem(deployment, request, index, user=user, approves=approves, comment=comment):
+    problem, acting = _answer_problem(
+        deployment, request, index, user=user, approves=approves, comment=comment
+    )
+    if problem:
         raise refuse(deployment, request_id, problem, user=user, what=choice, when=when)
     kind = Kind.POLICY_APPROVED if approves else Kind.POLICY_REJECTED
     data = {
@@ -376,27 +404,36 @@ def answer(
         "role": request.seats[index],
         "digest": request.digest,
         "comment": comment,
+        **acting,
     }
     deployment.record(kind, f"policy/{request_id}/seat/{index}/{user}", actor=user, data=data)
 
 
 def _answer_problem(
     deployment: Deployment, request: PolicyRequest, index: int, *, user: str, approves: bool, comment: str
-) -> str:
+) -> tuple[str, dict[str, str]]:
+    """Why an answer must not count, and what to record of whom its giver acts for."""
     if not 0 <= index < len(request.seats):
-        return f"seat {index + 1} does not exist"
+        return f"seat {index + 1} does not exist", {}
     if deployment.clock.now_us() >= request.until_us:
-        return "the time to answer is over"
-    now = tally(deployment, request)
-    for seat, other in now.filled.items():
-        if other == user and seat != index:
-            return f"{user} already fills seat {seat + 1}; one person fills one seat"
-        if seat == index and other != user:
-            return f"seat {index + 1} is already filled by {other}"
+        return "the time to answer is over", {}
+    person, acting = answer_problem(_panel(deployment, request), user, request.seats[index])
+    filled = tally(deployment, request).filled
+    problem = _twice({user, *acting.values()}, index, filled)
+    if index in filled and filled[index].actor != user:
+        problem = f"seat {index + 1} is already filled by {filled[index].who}"
     minimum = 0 if approves else _policy_of(deployment, request).approval.minimum_comment
-    return words_problem(comment, minimum=minimum, what="comment") or person_problem(
-        user, request.seats[index], deployment.config.people(), _barred(request)
-    )
+    return problem or words_problem(comment, minimum=minimum, what="comment") or person, acting
+
+
+def seats_for(deployment: Deployment, request: PolicyRequest, user: str) -> list[int]:
+    """Open seats that a person may fill, for themselves or for whom they act for."""
+    panel, filled = _panel(deployment, request), tally(deployment, request).filled
+    return [
+        seat
+        for seat, role in enumerate(request.seats)
+        if seat not in filled and not answer_problem(panel, user, role)[0]
+    ]
 
 
 def _policy_of(deployment: Deployment, request: PolicyRequest) -> Policy:
@@ -408,9 +445,10 @@ def standing(deployment: Deployment, request_id: str) -> Standing:
     request = find_request(deployment, request_id)
     now = tally(deployment, request)
     if now.rejection is not None:
-        return Standing(REJECTED, f"rejected by {now.rejection.actor}", str(now.rejection.data["comment"]))
+        return Standing(REJECTED, f"rejected by {now.rejection.who}", str(now.rejection.data["comment"]))
     if now.state is QuorumState.GRANTED:
-        return Standing(GRANTED, f"approved by {', '.join(now.filled[seat] for seat in sorted(now.filled))}")
+        people = ", ".join(now.filled[seat].who for seat in sorted(now.filled))
+        return Standing(GRANTED, f"approved by {people}")
     if deployment.clock.now_us() >= request.until_us:
         return Standing(EXPIRED, "nobody answered in time, so the request is closed")
     waiting = ", ".join(role for seat, role in enumerate(request.seats) if seat not in now.filled)
@@ -446,7 +484,7 @@ def publish(deployment: Deployment, request_id: str) -> Event:
         "predecessor": request.requested.data["predecessor"],
         "changes": request.requested.data["changes"],
         "sentences": request.requested.data["sentences"],
-        "approved_by": {request.seats[seat]: user for seat, user in sorted(approved.items())},
+        "approved_by": {request.seats[seat]: event.actor for seat, event in sorted(approved.items())},
     }
     try:
         return deployment.record(Kind.POLICY_PUBLISHED, key, data=data).event

@@ -265,7 +265,7 @@ class Again:
             decided_us=past.decided_us,
             before=then,
             after=now,
-            why=[] if then == now else why_different(before, after.said),
+            why=[] if then == now else why_different(before, after.fired),
             unsure=unsure,
         )
 

@@ -6,13 +6,13 @@ Their ids follow from the DAG run alone, so nobody can answer one request in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from airlock.core.approvals import Panel, person_objection
 from airlock.core.audit import Kind
 from airlock.core.canonical import canonical_json, sha256_hex, storable
 from airlock.core.errors import InvalidInputError, RefusedError
-from airlock.core.people import People, Person
+from airlock.core.people import Person
 from airlock.services.deployment import SYSTEM, Deployment
 
 MAX_WORDS = 4000
@@ -51,34 +51,20 @@ def words_problem(words: str, *, minimum: int, what: str) -> str:
     return ""
 
 
-def person_problem(user: str, role: str, people: People, barred: Mapping[str, str]) -> str:
-    """Why a person must not answer for a role, in a sentence; empty when they may (requirement A-2).
-
-    Args:
-        user: who answers.
-        role: the role that is asked.
-        people: who holds which role now.
-        barred: users who may not, whatever they hold, and what they did, such as "asked for this waiver".
-    """
-    if user in barred:
-        return f"{user} {barred[user]} and cannot answer"
-    person = people.find(user)
-    if person is None:
-        return f"{user} holds no governance role; ask for an entry in people.yaml"
-    if not person.active:
-        return f"{user} is not active any more in people.yaml"
-    if role not in person.roles:
-        return f"{user} does not hold the role {role}; roles held: {', '.join(person.roles) or 'none'}"
-    return ""
+def answer_problem(panel: Panel, user: str, role: str) -> tuple[str, dict[str, str]]:
+    """Why a person may not answer for a role now, and what to record of whom they act for."""
+    acts_for = panel.acts_for(user, role)
+    problem = person_objection(user, role, panel, acts_for=acts_for, at_us=panel.now_us)
+    return problem, {"acts_for": acts_for} if acts_for else {}
 
 
-def eligible_people(deployment: Deployment, role: str, barred: Mapping[str, str], where: str) -> list[Person]:
+def eligible_people(panel: Panel, role: str, where: str) -> list[Person]:
     """Who may answer for a role.
 
     Raises:
         RefusedError: nobody may.
     """
-    found = [person for person in deployment.config.people().holders(role) if person.user not in barred]
+    found = panel.eligible(role)
     if not found:
         # Airflow lets anyone answer a task without assigned users, so an empty list must never get there.
         raise RefusedError(

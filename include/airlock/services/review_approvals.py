@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from airlock.core.audit import Kind
 from airlock.core.errors import ConflictError, RefusedError
-from airlock.services.conditions import MISSED, REVOKED, Condition, in_production, list_conditions
+from airlock.services.conditions import (
+    MISSED,
+    OPEN,
+    REVOKED,
+    Condition,
+    in_production,
+    list_conditions,
+    measured,
+    record_met,
+)
 from airlock.services.deployment import SYSTEM, Deployment
 from airlock.services.incidents import open_incident
 from airlock.services.rollback import rollback
 
 
 def review(deployment: Deployment) -> list[str]:
-    """Revoke every approval whose condition was missed, and roll back what is in production by it.
+    """Confirm conditions that production shows to be met, and act on those that were missed.
+
+    An approval whose condition was missed is revoked, and what is in production by it is rolled back.
 
     Safe to repeat, also after a kill at any point: what was done is recorded, and done once.
 
@@ -20,6 +31,8 @@ def review(deployment: Deployment) -> list[str]:
     """
     said = []
     for condition in list_conditions(deployment):
+        if condition.state == OPEN:
+            said += _look(deployment, condition)
         if condition.state not in (MISSED, REVOKED):
             continue
         if condition.state == MISSED:
@@ -27,6 +40,27 @@ def review(deployment: Deployment) -> list[str]:
         if in_production(deployment, condition):
             said += _take_back(deployment, condition)
     return said
+
+
+LAST_LOOK_US = 2 * 3_600_000_000
+"""A number counts as it stands at the end: it is looked at in the last two hours, twice by the hourly run."""
+
+
+def _look(deployment: Deployment, condition: Condition) -> list[str]:
+    """Confirm a condition that is due soon and names a number that production shows to be right."""
+    if condition.until_us - deployment.clock.now_us() > LAST_LOOK_US:
+        return []
+    found = measured(deployment, condition)
+    if found is None:
+        return []
+    if found.holds:
+        record_met(deployment, condition, actor=SYSTEM, comment=found.sentence)
+        return [
+            f"the condition of {condition.release_id}, seat {condition.seat + 1}, is met: {found.sentence}"
+        ]
+    return [
+        f"the condition of {condition.release_id}, seat {condition.seat + 1}, is not met: {found.sentence}"
+    ]
 
 
 def _revoke(deployment: Deployment, condition: Condition) -> str:

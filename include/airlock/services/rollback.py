@@ -16,14 +16,15 @@ from airlock.core.audit import Event, Kind
 from airlock.core.canonical import digest_of, sha256_hex, storable
 from airlock.core.errors import ConflictError, IntegrityError, NotFoundError, RefusedError
 from airlock.core.incident import incident_id_for
-from airlock.core.operations import RollbackRules
+from airlock.core.policy import Policy
 from airlock.core.workload import Workload
 from airlock.services.deployment import SYSTEM, Deployment
 from airlock.services.incidents import open_incident
 from airlock.services.moves import Moves, moves_of, number_key
+from airlock.services.panel import request_panel
 from airlock.services.promote import promote
 from airlock.services.publish import require_published
-from airlock.services.requests import words_problem
+from airlock.services.requests import answer_problem, words_problem
 from airlock.services.rollback_checks import Desk, Plan, make_plan
 
 WAIT_SECONDS = 20.0
@@ -80,7 +81,8 @@ def rollback(
     wish = Wish(actor, reason, incident_id, quarantine=quarantine)
     workload = deployment.config.workload(workload_name)
     policy = deployment.config.policy(workload.policy)
-    if problem := _problem(deployment, policy.operations.rollback, wish):
+    problem, acting = _problem(deployment, policy, wish)
+    if problem:
         raise _refused(deployment, workload, wish, [problem])
     require_published(deployment, policy)
     moves, resumed = _settled_moves(deployment, workload, wait_seconds)
@@ -95,7 +97,7 @@ def rollback(
     plan = make_plan(desk, now, to, progress=progress)
     if to is not None and plan.how == "quarantine":
         raise _refused(deployment, workload, wish, plan.considered[-1].problems, plan)
-    started = _start(deployment, plan, moves.next_number, wish)
+    started = _start(deployment, plan, moves.next_number, wish, acting)
     progress(plan.sentence)
     return finish(deployment, started)
 
@@ -131,7 +133,7 @@ def dry_run(
 def may_roll_back(deployment: Deployment, workload_name: str, user: str) -> str:
     """Why a user may not roll a workload back, in a sentence; empty when they may."""
     policy = deployment.config.policy(deployment.config.workload(workload_name).policy)
-    return _person_problem(deployment, policy.operations.rollback, user)
+    return _person_problem(deployment, policy, user)[0]
 
 
 def _champion(deployment: Deployment, model: str) -> str:
@@ -140,25 +142,31 @@ def _champion(deployment: Deployment, model: str) -> str:
     return "" if champion is None else champion.version
 
 
-def _problem(deployment: Deployment, rules: RollbackRules, wish: Wish) -> str:
+def _problem(deployment: Deployment, policy: Policy, wish: Wish) -> tuple[str, dict[str, str]]:
+    """Why it may not be, and what to record of whom its actor acts for."""
     if problem := words_problem(wish.reason, minimum=MINIMUM_REASON, what="reason"):
-        return problem
+        return problem, {}
     if wish.actor != SYSTEM:
-        return _person_problem(deployment, rules, wish.actor)
-    if not rules.automatic:
-        return "the policy lets nobody but a person roll back (operations.rollback.automatic)"
-    return "" if wish.incident_id else "a rollback without a person names the incident that asks for it"
+        return _person_problem(deployment, policy, wish.actor)
+    if not policy.operations.rollback.automatic:
+        return "the policy lets nobody but a person roll back (operations.rollback.automatic)", {}
+    return "" if wish.incident_id else "a rollback without a person names the incident that asks for it", {}
 
 
-def _person_problem(deployment: Deployment, rules: RollbackRules, user: str) -> str:
+def _person_problem(deployment: Deployment, policy: Policy, user: str) -> tuple[str, dict[str, str]]:
+    roles, panel = (
+        policy.operations.rollback.roles,
+        request_panel(deployment, {}, policy.approval.delegate_days),
+    )
+    found = [answer_problem(panel, user, role) for role in roles]
+    if fit := [acting for problem, acting in found if not problem]:
+        return "", min(fit, key=len)  # a role of their own before one of somebody else
     person = deployment.config.people().active(user)
     held = [] if person is None else person.roles
-    if set(held) & set(rules.roles):
-        return ""
     return (
-        f"{user or 'nobody'} may not roll back: it takes the role {' or '.join(rules.roles)}; "
+        f"{user or 'nobody'} may not roll back: it takes the role {' or '.join(roles)}; "
         f"roles held: {', '.join(held) or 'none'}"
-    )
+    ), {}
 
 
 def _pointless(now: str, to: str | None, leaving: str) -> str:
@@ -258,7 +266,7 @@ def _done_before(desk: Desk, wish: Wish, *, now: str, to: str | None, leaving: s
     return last if age < desk.policy.operations.rollback.settle_minutes * 60_000_000 else None
 
 
-def _start(deployment: Deployment, plan: Plan, number: int, wish: Wish) -> Event:
+def _start(deployment: Deployment, plan: Plan, number: int, wish: Wish, acting: dict[str, str]) -> Event:
     """Take the next number of the workload's moves; whoever is second gets a conflict."""
     workload = plan.workload
     name = deployment.settings.deployment
@@ -284,6 +292,7 @@ def _start(deployment: Deployment, plan: Plan, number: int, wish: Wish) -> Event
                 "reason": wish.reason.strip(),
                 "incident": incident,
                 "quarantine": wish.quarantine or plan.how == "quarantine",
+                **acting,
             },
         ).event
     except ConflictError as error:

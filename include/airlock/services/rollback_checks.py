@@ -30,12 +30,12 @@ from airlock.core.policy import Policy
 from airlock.core.workload import Workload
 from airlock.services.conditions import MISSED, REVOKED, conditions_of
 from airlock.services.deployment import Deployment
-from airlock.services.evaluate import limited_request, materialise
+from airlock.services.evaluate import materialise
 from airlock.services.moves import Moves
 from airlock.services.releases import find_release, open_case, read_decision
 from airlock.services.replay import Again, Held, Past, held_waivers
 from airlock.services.score import own_packages
-from airlock.services.scoring import model_job, reviewed_types
+from airlock.services.scoring import limited_request, model_job, reviewed_types
 from airlock.services.submit import batch_file, snapshot
 from airlock.services.waivers import ended_since
 
@@ -393,9 +393,9 @@ def _run_trial(desk: Desk, artifact: ArtifactRef) -> tuple[int, str]:
         output = folder / "output"
         output.mkdir()
         request = limited_request(
-            desk.policy,
+            desk.policy.sandbox,
             job,
-            {"candidate": str(source), "rows": str(folder / "rows.parquet")},
+            {"candidate": source, "rows": folder / "rows.parquet"},
             packages=own_packages(desk.deployment, desk.policy, source),
         )
         ran = desk.deployment.sandbox.run(request, output)

@@ -16,6 +16,7 @@ from airlock.core.errors import InvalidInputError, RefusedError, SandboxError
 from airlock.core.evidence import SCORE, Evidence, Finding, GateResult, Verdict, passed_or_worst
 from airlock.core.manifest import ArtifactRef
 from airlock.core.policy import Policy
+from airlock.core.workload import Workload
 from airlock.gates import load_gate
 from airlock.gates._reasons import reason_texts
 from airlock.gates._requirements import CONDA_ONLY, read_requirements
@@ -30,17 +31,16 @@ from airlock.services.evaluate import (
     materialise,
     read_frame,
     recorded_evidence,
-    sandbox_request,
 )
 from airlock.services.releases import Case, open_case, read_evidence
-from airlock.services.scoring import check_scores, model_job, reviewed_types
+from airlock.services.scoring import SEED, check_scores, limited_request, model_job, reviewed_types, score_job
 from airlock.services.waivers import waived
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SEED = 20260101
-"""Seed of background samples; part of the evidence, so that a re-run gives the same values."""
+SCORES, SHAP = "scores.parquet", "shap.parquet"
+"""Names of what a model said and why, in evidence and in what comes out of the sandbox."""
 
 SECURITY_ROLE = "security"
 """Role that looks at what was quarantined."""
@@ -173,40 +173,97 @@ def _flips(case: Case, frame: pd.DataFrame, scores: pd.DataFrame) -> dict[str, A
 def _run(
     deployment: Deployment, case: Case, role: str, artifact: ArtifactRef, folder: Path
 ) -> tuple[SandboxResult, str]:
-    """Score and explain one model; what it writes is in ``folder / role``. Also names its environment."""
-    manifest, rules, model = case.manifest, case.policy.sandbox, case.workload.model
+    """Score and explain one model of a release; what it writes is in ``folder / role``."""
+    return run_version(
+        deployment,
+        case.workload,
+        case.policy,
+        artifact,
+        role=role,
+        rows=Path(case.manifest.evaluation.path),
+        background=Path(case.manifest.training.path),
+        folder=folder,
+        reasons=_reason_job(deployment, case) if role == "candidate" else None,
+    )
+
+
+def run_version(
+    deployment: Deployment,
+    workload: Workload,
+    policy: Policy,
+    artifact: ArtifactRef,
+    *,
+    role: str,
+    rows: Path,
+    background: Path,
+    folder: Path,
+    explained: int | None = None,
+    reasons: dict[str, Any] | None = None,
+) -> tuple[SandboxResult, str]:
+    """Score and explain rows by one version in the sandbox; what it writes is in ``folder / role``.
+
+    ``explained`` rows are explained, by default as many as the policy says.
+
+    Returns:
+        What the sandbox says, and the name of the environment it ran in.
+
+    Raises:
+        SandboxError: the model raised, was killed, or could not be isolated as the policy demands.
+        InvalidInputError: the artifact cannot be loaded there.
+    """
+    model, rules = workload.model, policy.sandbox
     source = materialise(deployment, artifact, folder / f"{role}-files")
     output = folder / role
     output.mkdir()
-    job = {
-        "kind": "score",
-        role: model_job(
-            source,
-            role=role,
-            where=f"{model.registered_model} version {artifact.version}",
-            metadata=artifact.metadata,
-            reviewed=reviewed_types(case.policy),
-        ),
-        "evaluation": "evaluation",
-        "background": "background",
-        "features": model.features,
-        "target": model.target,
-        "task": model.task,
-        "positive": model.positive,
-        "shap_rows": rules.shap_rows,
-        "background_rows": rules.background_rows,
-        "explain_seconds": rules.explain_seconds,
-        "reasons": _reason_job(deployment, case) if role == "candidate" else None,
-        "seed": SEED,
-    }
-    inputs = {
-        "evaluation": manifest.evaluation.path,
-        "background": manifest.training.path,
-        role: str(source),
-    }
-    packages = own_packages(deployment, case.policy, source)
-    ran = deployment.sandbox.run(sandbox_request(case, job, inputs, packages=packages), output)
+    where = f"{model.registered_model} version {artifact.version}"
+    loaded = model_job(
+        source, role=role, where=where, metadata=artifact.metadata, reviewed=reviewed_types(policy)
+    )
+    job = score_job(model, role, loaded, rules, explained=explained, reasons=reasons)
+    inputs = {"evaluation": rows, "background": background, role: source}
+    packages = own_packages(deployment, policy, source)
+    ran = deployment.sandbox.run(limited_request(rules, job, inputs, packages=packages), output)
     return ran, packages.name if packages else "same"
+
+
+def score_rows(
+    deployment: Deployment,
+    workload: Workload,
+    policy: Policy,
+    artifact: ArtifactRef,
+    *,
+    rows: Path,
+    background: Path,
+    folder: Path,
+    explained: int | None = None,
+) -> dict[str, Path]:
+    """Score and explain rows outside a release; returns the files that came out, by name.
+
+    Columns begin with ``candidate``, whatever the version is.
+
+    Raises:
+        SandboxError: as :func:`run_version`, or the model asked for what no model needs.
+        InvalidInputError: the artifact cannot be loaded there.
+    """
+    ran, _ = run_version(
+        deployment,
+        workload,
+        policy,
+        artifact,
+        role="candidate",
+        rows=rows,
+        background=background,
+        folder=folder,
+        explained=explained,
+    )
+    if ran.attempts:
+        raise SandboxError(
+            f"the model was refused what no model needs: it tried to {', '.join(ran.attempts)}"[:1000],
+            where=f"{workload.model.registered_model} version {artifact.version}",
+            fix="quarantine the version and find out which code does this",
+        )
+    output = folder / "candidate"
+    return {name: output / name for name in (SCORES, SHAP) if (output / name).is_file()}
 
 
 def own_packages(deployment: Deployment, policy: Policy, source: Path) -> Path | None:

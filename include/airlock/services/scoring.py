@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SEED = 20260101
+"""Seed of background samples; part of the evidence, so that a re-run gives the same values."""
+
+
 def reviewed_types(policy: Policy) -> list[str]:
     """Types beyond those skops trusts by itself that the policy lets models have."""
     found: list[str] = policy.gates.get("security", {}).get("reviewed_types", [])
@@ -53,6 +57,61 @@ def model_job(
         "threshold": float(threshold),
         "trusted": reviewed,
     }
+
+
+def score_job(
+    model: ModelSpec,
+    role: str,
+    loaded: Mapping[str, Any],
+    rules: SandboxRules,
+    *,
+    explained: int | None = None,
+    reasons: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The sandbox job that scores the input ``evaluation`` by one model, and explains it.
+
+    Args:
+        model: what it predicts, and from what.
+        role: ``candidate`` or ``champion``: the name of its input, and how its columns begin.
+        loaded: how the sandbox loads it, from :func:`model_job`.
+        rules: how much is explained, against how many rows, and for how long.
+        explained: rows that are explained against the input ``background``; by default as many as the
+            policy says, and none with 0.
+        reasons: what the test of its reasons needs; ``None`` where nobody asks.
+    """
+    if explained is None:
+        explained = rules.shap_rows
+    return {
+        "kind": "score",
+        role: dict(loaded),
+        "evaluation": "evaluation",
+        "background": "background",
+        "features": model.features,
+        "target": model.target,
+        "task": model.task,
+        "positive": model.positive,
+        "shap_rows": explained,
+        "background_rows": rules.background_rows if explained else 1,
+        "explain_seconds": rules.explain_seconds,
+        "reasons": reasons,
+        "seed": SEED,
+    }
+
+
+def limited_request(
+    rules: SandboxRules, job: dict[str, Any], inputs: Mapping[str, Path], *, packages: Path | None = None
+) -> SandboxRequest:
+    """A sandbox job with the limits of a policy, in the model's own environment if it has one."""
+    return SandboxRequest(
+        job=job,
+        inputs={name: str(path) for name, path in inputs.items()},
+        seconds=rules.seconds,
+        memory_mb=rules.memory_mb,
+        output_mb=rules.output_mb,
+        require_network_isolation=rules.require_network_isolation,
+        require_level=rules.require_level,
+        packages=str(packages or ""),
+    )
 
 
 def check_scores(task: str, role: str, frame: pd.DataFrame) -> None:
@@ -115,35 +174,12 @@ def run_model(sandbox: Sandbox, wanted: Scored, rules: SandboxRules, output: Pat
     if wanted.threshold is not None:
         metadata["decision_threshold"] = wanted.threshold
     output.mkdir(parents=True)
-    job = {
-        "kind": "score",
-        role: model_job(
-            wanted.folder, role=role, where="the trained model", metadata=metadata, reviewed=wanted.reviewed
-        ),
-        "evaluation": "evaluation",
-        "background": "background",
-        "features": model.features,
-        "target": model.target,
-        "task": model.task,
-        "positive": model.positive,
-        "shap_rows": 0,
-        "background_rows": 1,
-        "seed": 0,
-    }
-    request = SandboxRequest(
-        job=job,
-        inputs={
-            role: str(wanted.folder),
-            "evaluation": str(wanted.evaluation),
-            "background": str(wanted.background),
-        },
-        seconds=rules.seconds,
-        memory_mb=rules.memory_mb,
-        output_mb=rules.output_mb,
-        require_network_isolation=rules.require_network_isolation,
-        require_level=rules.require_level,
-        packages=str(wanted.packages or ""),
+    loaded = model_job(
+        wanted.folder, role=role, where="the trained model", metadata=metadata, reviewed=wanted.reviewed
     )
+    inputs = {role: wanted.folder, "evaluation": wanted.evaluation, "background": wanted.background}
+    job = score_job(model, role, loaded, rules, explained=0)
+    request = limited_request(rules, job, inputs, packages=wanted.packages)
     sandbox.run(request, output)
     frame = pd.read_parquet(output / "scores.parquet")
     names = {f"{role}_score", f"{role}_prediction"}

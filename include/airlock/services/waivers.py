@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airlock.core.approvals import Panel
 from airlock.core.audit import Event, Kind
 from airlock.core.dates import DAY_US, end_of_day, last_day
 from airlock.core.decision import Decision, usable
@@ -25,8 +26,15 @@ from airlock.services.approve import DENIED, EXPIRED, GRANTED, OPEN, REJECTED, S
 from airlock.services.deployment import Deployment
 from airlock.services.describe import markdown
 from airlock.services.moves import arrived, champions
+from airlock.services.panel import request_panel
 from airlock.services.releases import Case, open_case
-from airlock.services.requests import Question, eligible_people, person_problem, refuse, words_problem
+from airlock.services.requests import (
+    Question,
+    answer_problem,
+    eligible_people,
+    refuse,
+    words_problem,
+)
 
 KINDS = (Kind.WAIVER_REQUESTED, Kind.WAIVER_GRANTED, Kind.WAIVER_REJECTED, Kind.WAIVER_REVOKED)
 
@@ -194,7 +202,7 @@ def question(deployment: Deployment, waiver_id: str, index: int) -> Question:
     request = find_waiver(deployment, waiver_id)
     if index != ROLE_SEAT:
         raise NotFoundError(f"waiver {waiver_id} has no seat {index + 1}")
-    people = eligible_people(deployment, request.role, barred(deployment, request), waiver_id)
+    people = eligible_people(_panel(deployment, request), request.role, waiver_id)
     left = (request.answer_until_us - deployment.clock.now_us()) / 1_000_000
     if left <= 0:
         raise RefusedError("the time to answer is over", where=waiver_id, fix="ask for the waiver again")
@@ -241,12 +249,20 @@ def answer(
     """
     request = find_waiver(deployment, waiver_id)
     grants = choice == "approve"
-    if problem := _answer_problem(deployment, request, index, user=user, grants=grants, comment=comment):
+    person, acting = answer_problem(_panel(deployment, request), user, request.role)
+    problem = _answer_problem(deployment, request, index, user=user, grants=grants, comment=comment) or person
+    if problem:
         raise refuse(
             deployment, waiver_id, problem, user=user, what=choice, when=when, workload=request.workload
         )
     kind = Kind.WAIVER_GRANTED if grants else Kind.WAIVER_REJECTED
-    data = {"waiver": waiver_id, "role": request.role, "comment": comment, "request": request_digest(request)}
+    data = {
+        "waiver": waiver_id,
+        "role": request.role,
+        "comment": comment,
+        "request": request_digest(request),
+        **acting,
+    }
     try:
         deployment.record(
             kind, f"waiver/{waiver_id}/answer", actor=user, workload=request.workload, data=data
@@ -270,9 +286,13 @@ def _answer_problem(
     if given is None and deployment.clock.now_us() >= request.answer_until_us:
         return "the time to answer is over; ask for the waiver again"
     minimum = 0 if grants else _policy(deployment, request).approval.minimum_comment
-    return words_problem(comment, minimum=minimum, what="comment") or person_problem(
-        user, request.role, deployment.config.people(), barred(deployment, request)
-    )
+    return words_problem(comment, minimum=minimum, what="comment")
+
+
+def _panel(deployment: Deployment, request: WaiverRequest) -> Panel:
+    """Who may answer a request now."""
+    days = _policy(deployment, request).approval.delegate_days
+    return request_panel(deployment, barred(deployment, request), days)
 
 
 def _policy(deployment: Deployment, request: WaiverRequest) -> Policy:
@@ -287,7 +307,7 @@ def standing(deployment: Deployment, waiver_id: str) -> Standing:
         return Standing(OPEN, f"waiting for {request.role}")
     if state is WaiverState.UNANSWERED:
         return Standing(EXPIRED, "nobody answered in time, so the request is closed")
-    who = "" if request.answer is None else request.answer.actor
+    who = "" if request.answer is None else request.answer.who
     if state is WaiverState.REJECTED:
         return Standing(
             REJECTED, f"rejected by {who}", str((request.answer or request.requested).data["comment"])
@@ -313,7 +333,8 @@ def revoke(deployment: Deployment, waiver_id: str, *, user: str, reason: str, wh
     if not state.in_force:
         problem = f"waiver {waiver_id} is not in force: {state}"
     elif user != request.requested.actor:
-        problem = problem or person_problem(user, request.role, deployment.config.people(), {})
+        days = _policy(deployment, request).approval.delegate_days
+        problem = problem or answer_problem(request_panel(deployment, {}, days), user, request.role)[0]
     if problem:
         raise refuse(
             deployment, waiver_id, problem, user=user, what="revoke", when=when, workload=request.workload

@@ -17,10 +17,10 @@ from airlock.core.task import SEAT_TASK
 from airlock.services.approve import answer as approve
 from airlock.services.approve import seat_request
 from airlock.services.deployment import Deployment
+from airlock.services.follow import wait_for_record
 from airlock.services.releases import find_release, open_case, panel_for, quorum_of, read_decision, state_of
 
 WAIT_SECONDS = 3600
-ANSWER_SECONDS = 60
 POLL_SECONDS = 0.5
 
 
@@ -155,23 +155,25 @@ def answer_release(
                 until=until,
             )
 
-    send()
-    end = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < end:
-        # Asked first: a seat that refused the answer waits again too, and has said so before.
-        lost = client.asks_again(*place)
+    def recorded() -> bool:
         for event in find_release(deployment, release_id).events[seen:]:
             if event.actor == user and event.data.get("seat") == index:
-                if event.kind is Kind.APPROVAL_RECORDED:
-                    return index
                 if event.kind is Kind.APPROVAL_REFUSED:
                     raise RefusedError(event.data["problem"], where=release_id)
-        if lost:
-            send()
-        time.sleep(POLL_SECONDS)
-    raise UnavailableError(
-        "the answer was not recorded in time", where=release_id, fix="look at the seat's task log"
+                if event.kind is Kind.APPROVAL_RECORDED:
+                    return True
+        return False
+
+    send()
+    wait_for_record(
+        deployment,
+        client,
+        recorded,
+        subject=release_id,
+        run=(release.dag_id, release.run_id),
+        again=(lambda: client.asks_again(*place), send),
     )
+    return index
 
 
 def _open_seat(deployment: Deployment, release: Release, user: str) -> int:

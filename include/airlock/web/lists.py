@@ -181,7 +181,7 @@ def waiver_data(one: WaiverRequest, now_us: int) -> Data:
         "state": str(one.state(now_us)),
         "by": one.requested.actor,
         "role": one.role,
-        "granted_by": one.answer.actor if one.granted and one.answer else "",
+        "granted_by": one.answer.who if one.granted and one.answer else "",
         "until_us": one.until_us,
         "reason": one.requested.data.get("reason", ""),
     }

@@ -13,7 +13,7 @@ from airlock.services.blocked import Blocked, submit_again, why_blocked
 from airlock.services.evidence_files import EvidenceFile, list_files
 from airlock.services.overview import Filter
 from airlock.services.watch import answer_release
-from airlock.web import files, lists, views
+from airlock.web import files, lists, schema, views
 from airlock.web.access import Reader, Writer
 
 router = APIRouter()
@@ -45,7 +45,10 @@ class AnswerBody(BaseModel):
     choice: Literal["approve", "reject"]
     comment: Annotated[str, Field(max_length=4000, description="why; a rejection must explain itself")] = ""
     condition: Annotated[str, Field(max_length=4000, description="what has to be done for it to stay")] = ""
-    until: Annotated[str, Field(max_length=10, description="last day to do it, such as 2026-03-31")] = ""
+    until: Annotated[
+        str,
+        Field(max_length=40, description="last day to do it, or a moment (UTC): 2026-03-31T14:30"),
+    ] = ""
 
 
 class QuestionBody(BaseModel):
@@ -78,13 +81,20 @@ class Submitted(BaseModel):
     run_id: str
 
 
-@router.get("/overview", responses=_FAILURES, summary="Inventory, what waits, and measures")
+@router.get(
+    "/overview",
+    response_model=schema.Dashboard,
+    responses=_FAILURES,
+    summary="Inventory, what waits, and measures",
+)
 def overview(visitor: Reader, days: Annotated[int, Query(ge=1, le=3650)] = 90) -> dict[str, Any]:
     """The dashboard as data: workloads, releases that wait, lead and waiting times, gates, audit state."""
     return lists.dashboard(visitor, days=days)
 
 
-@router.get("/releases", responses=_FAILURES, summary="Releases, newest first")
+@router.get(
+    "/releases", response_model=schema.Releases, responses=_FAILURES, summary="Releases, newest first"
+)
 def releases(
     visitor: Reader,
     *,
@@ -113,31 +123,42 @@ def releases(
     return lists.release_list(visitor, wanted, limit=limit, offset=offset)
 
 
-@router.get("/workloads", responses=_FAILURES, summary="Everything that is governed")
+@router.get(
+    "/workloads", response_model=schema.Workloads, responses=_FAILURES, summary="Everything that is governed"
+)
 def workloads(visitor: Reader) -> dict[str, Any]:
     """Each workload with champion, risk tier, last release, drift, open incidents and waivers."""
     return lists.workload_list(visitor)
 
 
-@router.get("/incidents", responses=_FAILURES, summary="Incidents, open ones first")
+@router.get(
+    "/incidents", response_model=schema.Incidents, responses=_FAILURES, summary="Incidents, open ones first"
+)
 def incidents(visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
     """Incidents of what this user may see."""
     return lists.incident_list(visitor, workload=workload)
 
 
-@router.get("/waivers", responses=_FAILURES, summary="Waivers, those in force first")
+@router.get(
+    "/waivers", response_model=schema.Waivers, responses=_FAILURES, summary="Waivers, those in force first"
+)
 def waivers(visitor: Reader, workload: Annotated[str, Query(max_length=200)] = "") -> dict[str, Any]:
     """Waivers of what this user may see."""
     return lists.waiver_list(visitor, workload=workload)
 
 
-@router.get("/audit", responses=_FAILURES, summary="State of the audit log")
+@router.get("/audit", response_model=schema.AuditState, responses=_FAILURES, summary="State of the audit log")
 def audit(visitor: Reader) -> dict[str, Any]:
     """Size, newest checkpoint, what waits to be signed, and how far each anchor has it."""
     return lists.audit_state(visitor)
 
 
-@router.get("/releases/{release_id}", responses=_FAILURES, summary="One release, with everything behind it")
+@router.get(
+    "/releases/{release_id}",
+    response_model=schema.Review,
+    responses=_FAILURES,
+    summary="One release, with everything behind it",
+)
 def release(visitor: Reader, release_id: str) -> dict[str, Any]:
     """What the review page shows: decision, reasons, gates with numbers and limits, answers, history."""
     return views.review(visitor, release_id)
@@ -150,7 +171,12 @@ def why(visitor: Reader, release_id: str) -> Blocked:
     return why_blocked(visitor.deployment, release_id)
 
 
-@router.get("/releases/{release_id}/gates/{gate}", responses=_FAILURES, summary="One gate of a release")
+@router.get(
+    "/releases/{release_id}/gates/{gate}",
+    response_model=schema.GatePage,
+    responses=_FAILURES,
+    summary="One gate of a release",
+)
 def gate(visitor: Reader, release_id: str, gate: str) -> dict[str, Any]:
     """Every number of the gate with its interval, limit and past, its findings, and its files."""
     return views.gate_page(visitor, release_id, gate)
@@ -205,7 +231,7 @@ def again(visitor: Writer, release_id: str, body: AgainBody) -> Submitted:
 
 
 @router.post("/releases/{release_id}/answers", responses=_FAILURES, summary="Approve or reject")
-def answer(visitor: Writer, release_id: str, body: AnswerBody) -> dict[str, Any]:
+def answer(visitor: Writer, release_id: str, body: AnswerBody) -> schema.AnswerReceipt:
     """Answer for a seat, as the user who is logged in, through Airflow's own API."""
     visitor.release(release_id)
     index = answer_release(
@@ -219,22 +245,24 @@ def answer(visitor: Writer, release_id: str, body: AnswerBody) -> dict[str, Any]
         until=body.until,
         seat=body.seat,
     )
-    return {"release": release_id, "seat": index + 1, "choice": body.choice}
+    return schema.AnswerReceipt(release=release_id, seat=index + 1, choice=body.choice)
 
 
 @router.post("/releases/{release_id}/questions", responses=_FAILURES, summary="Ask the submitter")
-def question(visitor: Writer, release_id: str, body: QuestionBody) -> dict[str, Any]:
+def question(visitor: Writer, release_id: str, body: QuestionBody) -> schema.QuestionReceipt:
     """Ask something before answering, on record; the same words again change nothing."""
     visitor.release(release_id)
     asked = ask(visitor.deployment, release_id, body.seat - 1, user=visitor.name, text=body.text)
-    return {"release": release_id, "question": asked}
+    return schema.QuestionReceipt(release=release_id, question=asked)
 
 
 @router.post(
     "/releases/{release_id}/questions/{question_id}/reply", responses=_FAILURES, summary="Answer a question"
 )
-def question_reply(visitor: Writer, release_id: str, question_id: str, body: ReplyBody) -> dict[str, Any]:
+def question_reply(
+    visitor: Writer, release_id: str, question_id: str, body: ReplyBody
+) -> schema.QuestionReceipt:
     """Answer a question, on record."""
     visitor.release(release_id)
     reply(visitor.deployment, release_id, question_id, user=visitor.name, text=body.text)
-    return {"release": release_id, "question": question_id}
+    return schema.QuestionReceipt(release=release_id, question=question_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airlock.core.approvals import Answer, QuorumState
 from airlock.core.audit import Kind
-from airlock.core.dates import last_day
+from airlock.core.dates import due_words
 from airlock.core.errors import NotFoundError
 from airlock.core.release import State
 from airlock.gates import gate_names, gate_text
@@ -260,7 +260,9 @@ def _seats(visitor: Visitor, release: Release, decision: Decision, state: State)
                 "reason": seat.reason,
                 "filled_by": answer.who if answer and filled else filled,
                 "condition": answer.condition if answer and filled else "",
-                "condition_until": last_day(answer.condition_until_us) if answer and answer.condition else "",
+                "condition_until": due_words(answer.condition_until_us)
+                if answer and answer.condition
+                else "",
                 "rejected_by": quorum.rejected_by if answer and answer.user == quorum.rejected_by else "",
                 "comment": answer.comment if answer else "",
                 "eligible": [person.name for person in panel.eligible(seat.role)],

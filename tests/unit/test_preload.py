@@ -1,0 +1,62 @@
+"""What long-lived processes of Airflow import, so that the processes they fork need not."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from airlock.airflow import listener, preload
+
+LOADED = """
+import sys
+from airlock.airflow.preload import PARSED, RUN, preload
+assert preload("{command}", "{executor}") == []
+wanted = {{"PARSED": PARSED, "RUN": RUN, "": ()}}["{wanted}"]
+assert set(wanted) <= sys.modules.keys(), sorted(set(wanted) - sys.modules.keys())
+print("sklearn" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.requirement("G-10")
+@pytest.mark.parametrize(
+    ("command", "executor", "wanted", "heavy"),
+    [
+        ("scheduler", "LocalExecutor", "RUN", True),
+        ("dag-processor", "LocalExecutor", "PARSED", False),
+        # Its tasks are no forks of the scheduler, which would only grow.
+        ("scheduler", "CeleryExecutor", "", False),
+        ("api-server", "LocalExecutor", "", False),
+        ("", "LocalExecutor", "", False),
+    ],
+)
+def test_each_process_imports_what_its_children_need(
+    command: str, executor: str, wanted: str, heavy: bool
+) -> None:
+    code = LOADED.format(command=command, executor=executor, wanted=wanted)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(heavy), done.stderr
+
+
+def test_what_cannot_be_imported_is_said_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(preload, "PARSED", ("airlock.no_such_module", "json"))
+    with caplog.at_level(logging.ERROR):
+        assert preload.preload("dag-processor", "LocalExecutor") == ["airlock.no_such_module"]
+    assert "airlock.no_such_module could not be imported beforehand" in caplog.text
+
+
+def test_a_task_that_starts_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task is a fork with the scheduler's arguments, and calls the same hook with a marker of its own."""
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(listener, "preload", lambda *words: asked.append(words))
+    monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
+    listener.on_starting(SimpleNamespace())
+    assert asked == []
+    listener.on_starting(type("Job", (), {})())
+    assert asked == [("scheduler", "LocalExecutor")]
