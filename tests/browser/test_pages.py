@@ -55,18 +55,20 @@ def test_everybody_can_use_every_page(
 @pytest.mark.requirement("U-3")
 def test_rest_describes_everything_that_a_page_shows(gallery: Gallery) -> None:
     """A field that is not described is refused, so each page is asked for as data too."""
-    asked = httpx.Client(base_url=f"{gallery.url}/api", cookies={"as": "grace"}, timeout=60)
     seen = set()
-    for path in ("/overview", "/releases", "/workloads", "/incidents", "/waivers", "/audit"):
-        assert asked.get(path).status_code == 200, path
-    for state in STATES:
-        found = asked.get(f"/releases/{gallery.releases[state]}")
-        assert found.status_code == 200, (state, found.text)
-        seen |= {name for name, value in found.json().items() if value}
-        for gate in found.json()["gates"]:
-            path = f"/releases/{gallery.releases[state]}/gates/{gate['gate']}"
-            assert asked.get(path).status_code == 200, path
-    assert seen >= {"flips", "groups", "explanation", "earlier", "blocked", "glance", "seats", "waivers"}
+    with httpx.Client(base_url=f"{gallery.url}/api", cookies={"as": "grace"}, timeout=60) as asked:
+        for path in ("/overview", "/releases", "/workloads", "/incidents", "/waivers", "/audit"):
+            found = asked.get(path)
+            assert found.status_code == 200, path
+            seen |= {name for name, value in found.json().items() if value}
+        for state in STATES:
+            found = asked.get(f"/releases/{gallery.releases[state]}")
+            assert found.status_code == 200, (state, found.text)
+            seen |= {name for name, value in found.json().items() if value}
+            for gate in found.json()["gates"]:
+                path = f"/releases/{gallery.releases[state]}/gates/{gate['gate']}"
+                assert asked.get(path).status_code == 200, path
+    assert seen >= {"flips", "groups", "explanation", "earlier", "blocked", "glance", "seats", "incidents"}
 
 
 def show(page: Page, name: str) -> None:

@@ -23,6 +23,8 @@ from airlock.services.panel import list_delegations
 from airlock.services.promote import promote
 from airlock.services.releases import find_release, state_of
 from airlock.services.rollback import may_roll_back, rollback
+from airlock.web.lists import waiver_data
+from airlock.web.schema import WaiverRow
 from tests.support.deployments import (
     START_US,
     WORKLOAD,
@@ -364,6 +366,8 @@ def test_petra_grants_a_waiver_for_gita_and_it_never_serves_gita_herself(world: 
     assert waivers.standing(world.deployment, request.waiver_id).sentence.startswith(
         "granted by petra for gita"
     )
+    shown = WaiverRow.model_validate(waiver_data(granted, world.clock.now_us()))
+    assert shown.granted_by == "petra for gita"
     waiver = granted.granted
     assert waiver is not None
     served = {
