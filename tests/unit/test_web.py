@@ -237,6 +237,18 @@ def test_paths_lead_nowhere_else(world: World, manager: FakeManager, path: str) 
     assert "create_app" not in answer.text
 
 
+@pytest.mark.parametrize(("place", "linked"), [("iframe", False), ("document", True)])
+def test_no_link_of_a_page_in_a_frame_leads_out_of_it(
+    world: World, manager: FakeManager, place: str, linked: bool
+) -> None:
+    """Airflow's frame lets no page open another window or leave the frame, so such a link would be dead."""
+    release_id = world.judged("2", track="red")
+    text = client(world).get(f"/releases/{release_id}", headers={"sec-fetch-dest": place}).text
+    assert ('href="/dags/' in text) is linked
+    assert world.release(release_id).run_id in text
+    assert "target=" not in text
+
+
 @pytest.mark.requirement("U-3")
 def test_rest_says_what_the_page_says(world: World, manager: FakeManager) -> None:
     release_id = world.judged("2", track="red")

@@ -109,7 +109,9 @@ def release(request: Request, visitor: Reader, release_id: str, said: Annotated[
     page = views.review(visitor, release_id)
     notice = _SAID.get(said.partition(":")[0], "")
     again = said.partition(":")[2] if said.startswith("again:") else ""
-    return _page(request, "release.html.j2", **page, notice=notice, again=again)
+    # Airflow shows the page in a frame from which no link leads out: there it names the run instead.
+    framed = request.headers.get("sec-fetch-dest") == "iframe"
+    return _page(request, "release.html.j2", **page, notice=notice, again=again, framed=framed)
 
 
 _SAID = {

@@ -486,6 +486,7 @@ class Review(Answered):
     state: str
     why: str
     run: Annotated[str, Field(description="path of its run in Airflow")]
+    run_id: str
     champion: str | None
     decision: DecisionSaid | None
     blocked: Blocked | None

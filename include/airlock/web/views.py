@@ -110,6 +110,7 @@ def _head(visitor: Visitor, release: Release, state: State, why: str) -> Data:
         "state": str(state),
         "why": why,
         "run": airflow_run(release.dag_id, release.run_id),
+        "run_id": release.run_id,
         "champion": None,
         "decision": None,
         "blocked": None,
