@@ -113,6 +113,15 @@ def test_states_agree_with_what_the_release_itself_says(world: World) -> None:
     assert (found.gates[0]["n"], found.gates[0]["failed"]) == (2, 1)
 
 
+def test_a_gate_says_how_long_after_submission_it_answers(world: World) -> None:
+    for version, hours in (("2", 1), ("3", 3)):
+        release_id = world.frozen(version, run=f"run-{version}")
+        world.clock.advance(hours=hours)
+        world.evidence(release_id)
+    found = measures(opened(world), Filter(), now_us=world.clock.now_us()).gates
+    assert {row["gate"]: row["after_us"] for row in found}["performance"] == 2 * HOUR_US
+
+
 def test_an_unanswered_release_expires_without_anybody_writing_it_down(world: World) -> None:
     release_id = world.judged("2", track="red")
     assert states(world)[release_id] == State.WAITING

@@ -20,7 +20,7 @@ from airlock.core.release import State
 
 T = TypeVar("T")
 
-_VERSION = 4
+_VERSION = 5
 """Raised when the tables change; an overview of another version is made again."""
 
 _SCHEMA = """
@@ -39,7 +39,7 @@ CREATE TABLE gate (
     seconds REAL NOT NULL, at_us INTEGER NOT NULL, evidence TEXT NOT NULL, after_us INTEGER NOT NULL,
     PRIMARY KEY (release_id, gate)
 ) WITHOUT ROWID;
-CREATE INDEX gate_by_time ON gate (at_us, gate, verdict, seconds, after_us, workload);
+CREATE INDEX gate_by_name ON gate (gate, at_us, verdict, seconds, after_us, workload);
 CREATE TABLE seat (
     release_id TEXT NOT NULL, seat INTEGER NOT NULL, workload TEXT NOT NULL, role TEXT NOT NULL,
     asked_us INTEGER NOT NULL, until_us INTEGER, user TEXT, choice TEXT, PRIMARY KEY (release_id, seat)

@@ -60,6 +60,13 @@ class Measures:
 STOPPED = (State.DENIED, State.QUARANTINED, State.REJECTED, State.EXPIRED, State.REFUSED)
 
 
+_GATES = """WITH RECURSIVE gates (name) AS (
+    SELECT min(gate) FROM gate UNION ALL
+    SELECT (SELECT min(gate) FROM gate WHERE gate > name) FROM gates WHERE name IS NOT NULL
+)"""
+"""The few names of gates, from the index: then each gate's rows are read in order, and none is sorted."""
+
+
 def measures(
     overview: Overview, wanted: Filter, *, now_us: int, day_usd: Mapping[str, float | None] | None = None
 ) -> Measures:
@@ -93,9 +100,11 @@ def measures(
         [now_us, *since, *names],
     )
     gates = overview.query(
-        "SELECT gate, count(*) AS n, sum(verdict = 'FAILED') AS failed, sum(verdict = 'ERROR') AS errors, "  # noqa: S608
+        f"{_GATES} SELECT gate, count(*) AS n, "  # noqa: S608
+        "sum(verdict = 'FAILED') AS failed, sum(verdict = 'ERROR') AS errors, "
         "sum(verdict = 'WARNED') AS warned, avg(seconds) AS seconds, avg(after_us) AS after_us FROM gate "
-        f"WHERE at_us >= ? AND {visible} GROUP BY gate ORDER BY failed + errors DESC, gate",
+        f"WHERE gate IN (SELECT name FROM gates) AND at_us >= ? AND {visible} "
+        "GROUP BY gate ORDER BY failed + errors DESC, gate",
         since + names,
     )
     rules = overview.query(
