@@ -84,6 +84,21 @@ def test_a_refused_answer_is_not_sent_again(world: World) -> None:
     assert not world.events(Kind.APPROVAL_RECORDED)
 
 
+@pytest.mark.parametrize(
+    ("hours", "filled", "why"),
+    [(73, False, "does not wait for approval: it is expired"), (0, True, "seat 1 is already filled by omar")],
+)
+def test_who_comes_too_late_is_told_at_once(world: World, hours: int, filled: bool, why: str) -> None:
+    """Airflow is not asked: it would be waited for until it asks for this seat, which it does no more."""
+    seat = Seat(world, world.judged(), loses=0)
+    if filled:
+        world.answer(seat.release_id, "omar", 0)
+    world.clock.advance(hours=hours)
+    with pytest.raises(RefusedError, match=why):
+        send(world, seat)
+    assert seat.answers == []
+
+
 def test_a_lost_answer_to_a_request_is_sent_again(world: World) -> None:
     release_id = world.judged()
     seat = Seat(world, release_id, loses=1)

@@ -18,7 +18,15 @@ from airlock.services.approve import answer as approve
 from airlock.services.approve import seat_request
 from airlock.services.deployment import Deployment
 from airlock.services.follow import wait_for_record
-from airlock.services.releases import find_release, open_case, panel_for, quorum_of, read_decision, state_of
+from airlock.services.releases import (
+    filled_by,
+    find_release,
+    open_case,
+    panel_for,
+    quorum_of,
+    read_decision,
+    state_of,
+)
 
 WAIT_SECONDS = 3600
 POLL_SECONDS = 0.5
@@ -129,7 +137,7 @@ def answer_release(
         RefusedError: the release does not wait, the user holds no open role, or the answer was refused.
     """
     release = find_release(deployment, release_id)
-    index = seat - 1 if seat else _open_seat(deployment, release, user)
+    index = _open_seat(deployment, release, user, seat)
     seen = len(release.events)
     place = (release.dag_id, release.run_id, SEAT_TASK, index)
 
@@ -176,7 +184,8 @@ def answer_release(
     return index
 
 
-def _open_seat(deployment: Deployment, release: Release, user: str) -> int:
+def _open_seat(deployment: Deployment, release: Release, user: str, seat: int) -> int:
+    """Index of the seat that is meant, or of the first that the user may fill; known at once, or refused."""
     decision = read_decision(deployment, release)
     state = state_of(deployment, release)
     if decision is None or state is not State.WAITING:
@@ -184,9 +193,19 @@ def _open_seat(deployment: Deployment, release: Release, user: str) -> int:
             f"release {release.release_id} does not wait for approval: it is {state}",
             fix="see `airlock release show`",
         )
+    quorum = quorum_of(deployment, release, decision)
+    open_seats = quorum.open_seats
+    if seat:
+        if seat - 1 in open_seats:
+            return seat - 1
+        who = filled_by(release, quorum).get(seat - 1)
+        raise RefusedError(
+            f"seat {seat} is already filled by {who}" if who else f"seat {seat} does not exist",
+            where=release.release_id,
+            fix="see `airlock release show`",
+        )
     person = deployment.config.people().find(user)
     roles, panel = person.roles if person else [], panel_for(deployment, release)
-    open_seats = quorum_of(deployment, release, decision).open_seats
     asked = [(index, decision.seats[index].role) for index in open_seats]
     own = [index for index, role in asked if role in roles]
     if found := own or [index for index, role in asked if panel.acting_for(user, role)]:
