@@ -4,7 +4,9 @@
     python -m benchmarks.audit_log --events 100000
 
 Peers: pgbench inserting rows of the same size into a table of nothing else, with as many clients and the
-same flush; hashing the same bytes and their tree in one process.
+same flush; hashing the same bytes alone, on one core and on all, with ``hashlib`` in a loop; checking the
+signatures of checkpoints alone. Beside rates stands the processor time that each side took for one event,
+clients and server together: unlike the rate it hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tests.support.private_postgres import PrivatePostgres, private_postgres
 
 from airlock.adapters.audit import Database, Log, SigningKey, SqlAuditStore
@@ -31,6 +34,7 @@ from airlock.adapters.audit.schema import TABLES
 from airlock.adapters.system import SystemClock
 from airlock.core.audit import Event, Kind
 from airlock.core.merkle import Tree, root_of
+from airlock.proof import Checkpoint, hash_leaf
 from airlock.services.sequence import STEP_SECONDS
 from airlock.services.verify import verify
 
@@ -81,6 +85,7 @@ def _write(url: str, number: int, plan: tuple[float, float], start: Any, results
     store.append(make_event(number - 1))
     latencies = []
     start.wait()
+    spent = time.process_time()
     until = time.perf_counter() + seconds
     for event in events:
         if (now := time.perf_counter()) > until:
@@ -90,21 +95,24 @@ def _write(url: str, number: int, plan: tuple[float, float], start: Any, results
         latencies.append(done - now)
         if rate:
             time.sleep(max(0.0, 1 / rate - (done - now)))
-    results.put(latencies)
+    results.put((latencies, time.process_time() - spent))
 
 
-def load(url: str, *, seconds: float, rate: float = 0) -> list[float]:
-    """Latencies of appends of 16 processes, in seconds; ``rate`` is events a second of all together."""
+def load(url: str, *, seconds: float, rate: float = 0) -> tuple[list[float], float]:
+    """Latencies of appends of 16 processes, in seconds, and the processor time they took together.
+
+    ``rate`` is events a second of all together.
+    """
     results, start = FORK.Queue(), FORK.Barrier(WRITERS)
     plan = seconds, rate / WRITERS
     arguments = [(url, writer * 10_000_000 + 1, plan, start, results) for writer in range(WRITERS)]
     writers = [FORK.Process(target=_write, args=one) for one in arguments]
     for one in writers:
         one.start()
-    latencies = [value for _ in writers for value in results.get()]
+    found = [results.get() for _ in writers]
     for one in writers:
         one.join()
-    return latencies
+    return [value for latencies, _ in found for value in latencies], sum(spent for _, spent in found)
 
 
 class Integrator:
@@ -122,10 +130,12 @@ class Integrator:
         while not self._stop.is_set():
             tree = _step(log, tree, sign)
 
-    def stop(self) -> None:
-        """End after the step under way."""
+    def stop(self) -> float:
+        """End after the step under way; the processor time it took."""
+        spent = psutil.Process(self._process.pid).cpu_times()
         self._stop.set()
         self._process.join()
+        return float(spent.user + spent.system)
 
 
 def _step(log: Log, tree: Tree, sign: Sign) -> Tree:
@@ -142,8 +152,10 @@ def signer(key: SigningKey) -> Sign:
     return lambda size, root: key.sign_checkpoint(size, root, seconds=int(time.time()))
 
 
-def pgbench(server: PrivatePostgres, script: str) -> float:
-    """Transactions a second of 16 clients that repeat a script."""
+def pgbench(server: PrivatePostgres, script: str) -> tuple[float, float]:
+    """Transactions a second of 16 clients that repeat a script, and microseconds of processor for each."""
+    children = resource.RUSAGE_CHILDREN
+    before = server.processor_seconds() + sum(resource.getrusage(children)[:2])
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -151,7 +163,9 @@ def pgbench(server: PrivatePostgres, script: str) -> float:
         options = f"-n -M prepared -c {WRITERS} -j 2 -T {SECONDS} -f {file.name} postgres"
         printed = server.run("pgbench", *options.split())
     line = next(line for line in printed.splitlines() if line.startswith("tps"))
-    return float(line.split()[2])
+    rate = float(line.split()[2])
+    spent = server.processor_seconds() + sum(resource.getrusage(children)[:2]) - before
+    return rate, spent / (rate * SECONDS) * 1e6
 
 
 def appends(server: PrivatePostgres) -> None:
@@ -159,20 +173,24 @@ def appends(server: PrivatePostgres) -> None:
     body = make_event(1).to_bytes().decode()
     table = "CREATE TABLE plain (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body TEXT NOT NULL)"
     Database(server.url).write(lambda connection: connection.exec_driver_sql(table))
-    plain = pgbench(server, f"INSERT INTO plain (body) VALUES ('{body}');\n")  # noqa: S608
+    plain, plain_us = pgbench(server, f"INSERT INTO plain (body) VALUES ('{body}');\n")  # noqa: S608
     texts = [f"'{value}'" if isinstance(value, str) else str(value) for value in values_of(make_event(1))]
     drawn = ", ".join(texts).replace("/outcome/1'", "/outcome/' || :n")
     draw = "\\set n random(1, 1000000000000000)\n"
-    same = pgbench(server, f"{draw}INSERT INTO event ({NAMES}) VALUES ({drawn});\n")  # noqa: S608
+    same, same_us = pgbench(server, f"{draw}INSERT INTO event ({NAMES}) VALUES ({drawn});\n")  # noqa: S608
+    before = server.processor_seconds()
     integrator = Integrator(server.url)
-    latencies = load(server.url, seconds=SECONDS)
-    integrator.stop()
-    rate = len(latencies) / SECONDS
+    latencies, spent = load(server.url, seconds=SECONDS)
+    spent += integrator.stop() + server.processor_seconds() - before
+    rate, spent_us = len(latencies) / SECONDS, spent / len(latencies) * 1e6
     late = percentile(latencies, 0.99) * 1000
     print(f"event of {len(body)} bytes, {WRITERS} writers, flush of 1 ms")
-    print(f"  durable appends, sequencer running   {rate:8,.0f} /s, p99 {late:.1f} ms")
-    print(f"  pgbench, INSERT into the event table {same:8,.0f} /s, appends {rate / same:.2f} x")
-    print(f"  pgbench, INSERT into a plain table   {plain:8,.0f} /s, appends {rate / plain:.2f} x")
+    print(
+        f"  durable appends, sequencer running   {rate:8,.0f} /s, {spent_us:4.0f} us each, p99 {late:.1f} ms"
+    )
+    for table, peer, peer_us in (("the event table", same, same_us), ("a plain table", plain, plain_us)):
+        ratio = f"appends {rate / peer:.2f} x"
+        print(f"  pgbench, INSERT into {table:15} {peer:8,.0f} /s, {peer_us:4.0f} us each, {ratio}")
 
 
 def delays(server: PrivatePostgres) -> None:
@@ -233,21 +251,79 @@ def whole(server: PrivatePostgres, count: int) -> None:
     print(f"{count:,} events: {float(size) / 1e9:.2f} GB with indexes, {float(size) / count:.0f} bytes each")
     rows = f"SELECT {NAMES} FROM event ORDER BY ingest_id"  # noqa: S608
     bodies = [body_of(row) for row in database.read(lambda c: c.exec_driver_sql(rows).all())]
-    sha256 = hashlib.sha256
+    leaves, hashes = hashing(bodies, 1)
+    both, _ = hashing(bodies, os.cpu_count() or 1)
     start = time.perf_counter()
-    hashes = [sha256(b"\x00" + body).digest() for body in bodies]
-    leaves = time.perf_counter() - start
     root_of(hashes)
-    tree = time.perf_counter() - start
+    tree = leaves + time.perf_counter() - start
     del bodies, hashes
     start = time.perf_counter()
     found = verify(database, key.public, [])
     seconds = time.perf_counter() - start
     assert found.suspects == []
     print(f"verify {count:,} events on {os.cpu_count()} cores: {seconds:.2f} s")
-    print(f"  hashing bytes and tree, one process   {tree:.2f} s, ratio {seconds / tree:.2f}")
-    print(f"  hashing the bytes alone, one process  {leaves:.2f} s, ratio {seconds / leaves:.2f}")
+    print(f"  hashing the bytes alone, all cores    {both:.2f} s, ratio {seconds / both:.2f}")
+    print(f"  hashing the bytes alone, one core     {leaves:.2f} s, ratio {seconds / leaves:.2f}")
+    print(f"  hashing bytes and tree, one core      {tree:.2f} s, ratio {seconds / tree:.2f}")
     proofs(Log(database), count)
+
+
+def hashing(bodies: list[bytes], processes: int) -> tuple[float, list[bytes]]:
+    """Seconds until all leaf hashes are computed, each process taking its part; those of this process."""
+    sha256, start = hashlib.sha256, FORK.Barrier(processes)
+
+    def work(part: int) -> list[bytes]:
+        start.wait()
+        return [sha256(b"\x00" + body).digest() for body in bodies[part::processes]]
+
+    others = [FORK.Process(target=work, args=(part,)) for part in range(1, processes)]
+    for one in others:
+        one.start()
+    start.wait()
+    began = time.perf_counter()
+    hashes = [sha256(b"\x00" + body).digest() for body in bodies[::processes]]
+    for one in others:
+        one.join()
+    return time.perf_counter() - began, hashes
+
+
+def checkpoints(server: PrivatePostgres, count: int) -> None:
+    """Verification of a log that was signed after each event, as one that grows slowly is."""
+    key, tree = SigningKey.generate("benchmark"), Tree()
+    database = Database(server.url)
+    events, notes, tiles = [], [], []
+    for number in range(count):
+        event = make_event(number).model_copy(update={"received_us": 1_767_225_600_000_000 + number})
+        events.append(values_of(event))
+        tiles += tree.extend([hash_leaf(event.to_bytes())])
+        notes.append((tree.size, tree.root, key.sign_checkpoint(tree.size, tree.root, seconds=1_767_225_600)))
+    rows = {
+        f"event ({NAMES})": events,
+        "leaf (seq, ingest_id)": [(number, number + 1) for number in range(count)],
+        "tile (level, idx, root, data)": [(one.level, one.index, one.root, one.hashes) for one in tiles],
+        "checkpoint (tree_size, root, note)": notes,
+    }
+    with database.engine.connect() as connection:
+        raw: Any = connection.connection.driver_connection
+        for table, values in rows.items():
+            with raw.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN") as copy:
+                for row in values:
+                    copy.write_row(row)
+        raw.execute("DELETE FROM pending")
+        raw.commit()
+    some = [note for _, _, note in notes[:: max(1, count // 2000)]]
+    start = time.perf_counter()
+    for note in some:
+        signed = Checkpoint.parse(note).note
+        assert signed.signed_by(key.public)
+        assert signed.signed_at(key.public) is not None
+    floor = (time.perf_counter() - start) * count / len(some)
+    start = time.perf_counter()
+    found = verify(database, key.public, [])
+    seconds = time.perf_counter() - start
+    assert (found.suspects, found.checkpoints) == ([], count)
+    print(f"verify {count:,} events with {count:,} checkpoints on {os.cpu_count()} cores: {seconds:.2f} s")
+    print(f"  the signatures alone, one core        {floor:.2f} s, ratio {seconds / floor:.2f}")
 
 
 def proofs(log: Log, count: int) -> None:
@@ -273,7 +349,7 @@ def sqlite() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/audit.db"
         Database(url).migrate()
-        latencies = load(url, seconds=SECONDS)
+        latencies, _ = load(url, seconds=SECONDS)
     print(
         f"SQLite, {WRITERS} writers: {len(latencies) / SECONDS:,.0f} /s, "
         f"p99 {percentile(latencies, 0.99):.3f} s, longest wait {max(latencies):.3f} s"
@@ -284,12 +360,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["appends", "delays", "whole", "sqlite"])
+    parser.add_argument("--only", choices=["appends", "delays", "whole", "checkpoints", "sqlite"])
     arguments = parser.parse_args()
     on_postgresql: dict[str, Callable[[PrivatePostgres], None]] = {
         "appends": appends,
         "delays": delays,
         "whole": lambda server: whole(server, arguments.events),
+        "checkpoints": lambda server: checkpoints(server, max(1, arguments.events // 8)),
     }
     for name, measure in on_postgresql.items():
         if arguments.only in (None, name):

@@ -77,13 +77,27 @@ class PrivatePostgres:
 
     def kill(self) -> None:
         """End every process of the server with SIGKILL, as a machine that loses its power does."""
-        leader = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
-        family = [leader, *leader.children(recursive=True)]
+        family = self._family()
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         # They are nobody's children here, so they are waited for by looking.
         psutil.wait_procs(family, timeout=10)
+
+    def processor_seconds(self) -> float:
+        """Processor time of the server so far, sessions that have ended included."""
+        leader, *others = self._family()
+        spent = leader.cpu_times()
+        total = spent.user + spent.system + spent.children_user + spent.children_system
+        for process in others:
+            with suppress(psutil.NoSuchProcess):
+                spent = process.cpu_times()
+                total += spent.user + spent.system
+        return float(total)
+
+    def _family(self) -> list[psutil.Process]:
+        leader = psutil.Process(int((self._data / "postmaster.pid").read_text().split()[0]))
+        return [leader, *leader.children(recursive=True)]
 
     def _call(self, name: str, *arguments: str) -> None:
         command = [str(self._programs / name), "-D", str(self._data), *arguments]
