@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -122,7 +121,7 @@ class Log:
         if not ingest_ids:
             return None
         count = _until_new_key(kinds)
-        grown = deepcopy(tree)
+        grown = Tree(tree.size, [[*edge] for edge in tree.edges])
         tiles = grown.extend(hashes[:count])
         self._take(connection, ingest_ids[:count], tree.size)
         if tiles:
