@@ -79,7 +79,7 @@ class Scene:
             kwargs.pop("pinned", self.pinned),
             anchors_of(self.deployment.settings) if anchors is None else anchors,
             vault=self.deployment.vault,
-            processes=1,
+            processes=kwargs.pop("processes", 1),
             **kwargs,
         )
 
@@ -208,6 +208,7 @@ def test_an_untouched_log_holds(scene: Scene) -> None:
     assert found.suspects == []
     assert (found.size, found.checkpoints, found.waiting) == (SIZE, SIZE // STEP, 0)
     assert list(found.anchors.values()) == [SIZE // STEP]
+    assert scene.verify(strict=True, processes=2) == found
     scene.deployment.audit.append(make_event("later"))
     later = scene.verify()
     assert later.holds
@@ -261,6 +262,7 @@ def test_a_changed_event_is_found_and_named(scene: Scene, seq: int) -> None:
     )
     found = scene.verify()
     assert not found.holds
+    assert scene.verify(processes=2) == found
     if seq < 512:
         assert (found.suspects[0].what, found.suspects[0].seq) == (MODIFIED, seq)
     else:  # no complete tile names it; the checkpoints do

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from airlock.adapters.audit.database import Database
 from airlock.adapters.audit.log import Head, Log
 from airlock.adapters.audit.personal import Sealed, Vault
-from airlock.adapters.audit.scan import RANGE, REMOVED, Scan, Suspect, compare_tiles, scan
+from airlock.adapters.audit.scan import RANGE, REMOVED, Scan, Suspect, close_reader, compare_tiles, scan
 from airlock.adapters.audit.schema import schema_problems
 from airlock.core.audit import Kind
 from airlock.core.canonical import parse_json
@@ -53,6 +54,8 @@ _CLOCK_US = 300_000_000
 
 _CHUNK = 4 * RANGE
 _NOTES = 2000
+
+T = TypeVar("T")
 
 Signed = tuple[int, int]
 """Size of a checkpoint, and when it was signed, in seconds since 1970."""
@@ -118,7 +121,8 @@ def verify(
         vault: the deployment's, to check what people wrote; auditors do without.
         strict: also check that each event is canonical JSON, which takes several times as long.
         accept_restarts: the auditor knows that the log was begun anew after a loss.
-        processes: how many work at once; as many as there are processors by default.
+        processes: how many work at once; by default as many as there are processors, and this one alone
+            where the log is short.
         progress: told after each part.
 
     Raises:
@@ -130,8 +134,7 @@ def verify(
     histories = {anchor.name: anchor.history() for anchor in anchors}
     head = log.head()
     found.size, found.root = head.size, head.root.hex()
-    workers = processes or os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+    with _workers(processes or min(os.cpu_count() or 1, 1 + head.size // _CHUNK)) as pool:
         tree, claimed = _scan(pool, database, head.size, found, strict=strict, progress=progress)
         keys = _Keys(pinned, log, found, restarts_accepted=accept_restarts)
         good, signed = _check_checkpoints(pool, log, tree, keys, found)
@@ -149,6 +152,20 @@ def verify(
     found.suspects += _personal_problems(database, vault)
     found.order()
     return found
+
+
+class _Here(Executor):
+    """Does at once what it is given."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _workers(count: int) -> Executor:
+    """Processes that share the work; for a short log making them would take longer than looking."""
+    return ProcessPoolExecutor(count, mp_context=get_context("fork")) if count > 1 else _Here()
 
 
 class _Tree:
@@ -172,7 +189,7 @@ class _Tree:
 
 
 def _scan(
-    pool: ProcessPoolExecutor,
+    pool: Executor,
     database: Database,
     size: int,
     found: Verification,
@@ -182,19 +199,21 @@ def _scan(
 ) -> tuple[_Tree, array[int]]:
     url = database.url.render_as_string(hide_password=False)
     starts = range(0, size, _CHUNK)
-    futures = [pool.submit(scan, url, start, min(start + _CHUNK, size), strict=strict) for start in starts]
     scans: list[Scan] = []
-    for future in futures:
-        scans.append(future.result())
-        if progress is not None:
-            progress(min(len(scans) * _CHUNK, size), size)
-    for part in scans:
-        found.suspects += part.suspects
-    hashes = b"".join(part.hashes for part in scans)
-    roots = [root for part in scans for root in part.roots]
+    try:
+        parts = [pool.submit(scan, url, start, min(start + _CHUNK, size), strict=strict) for start in starts]
+        for part in parts:
+            scans.append(part.result())
+            if progress is not None:
+                progress(min(len(scans) * _CHUNK, size), size)
+    finally:
+        close_reader(url)
     claimed = array("q")
-    for part in scans:
-        claimed += part.times
+    for done in scans:
+        found.suspects += done.suspects
+        claimed += done.times
+    hashes = b"".join(done.hashes for done in scans)
+    roots = [root for done in scans for root in done.roots]
     return _Tree(hashes, _upper_levels(database, roots, found)), claimed
 
 
@@ -292,7 +311,7 @@ def _check_notes(keys: _Keys, heads: list[Head]) -> tuple[list[Suspect], list[Si
 
 
 def _check_checkpoints(
-    pool: ProcessPoolExecutor, log: Log, tree: _Tree, keys: _Keys, found: Verification
+    pool: Executor, log: Log, tree: _Tree, keys: _Keys, found: Verification
 ) -> tuple[bool, list[Signed]]:
     """Check each checkpoint; returns whether at least one is right, and when those were signed that are."""
     good_size = 0

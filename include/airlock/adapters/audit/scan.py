@@ -6,10 +6,11 @@ compared with what is stored.
 
 from __future__ import annotations
 
+import os
+import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 
 from airlock.adapters.audit.bulk import hash_at_once
@@ -98,23 +99,36 @@ def scan(url: str, start: int, end: int, *, strict: bool) -> Scan:
     return found
 
 
-@cache
+_READERS: dict[tuple[int, int, str], _Reader] = {}
+
+
 def _reader(url: str) -> _Reader:
-    """One for each process that helps to verify; its connection ends with it."""
-    database = ReadOnlyDatabase(url)
-    pooled = database.engine.raw_connection()
-    connection = cast("Any", pooled.driver_connection)
-    pooled.detach()
-    if not database.sqlite:
-        connection.autocommit = True  # each question sees the log as it is then
-    return _Reader(connection.cursor(), sqlite=database.sqlite)
+    """One for each process and thread that verifies."""
+    key = os.getpid(), threading.get_ident(), url
+    if key not in _READERS:
+        database = ReadOnlyDatabase(url)
+        pooled = database.engine.raw_connection()
+        connection = cast("Any", pooled.driver_connection)
+        pooled.detach()
+        if not database.sqlite:
+            connection.autocommit = True  # each question sees the log as it is then
+        _READERS[key] = _Reader(connection, sqlite=database.sqlite)
+    return _READERS[key]
+
+
+def close_reader(url: str) -> None:
+    """End the connection with which this thread has scanned; that of a process ends with it."""
+    reader = _READERS.pop((os.getpid(), threading.get_ident(), url), None)
+    if reader is not None:
+        reader.connection.close()
 
 
 class _Reader:
     """Reads ranges of entries: at once where all is well, row by row to say what is not."""
 
-    def __init__(self, cursor: Any, *, sqlite: bool) -> None:
-        self._cursor = cursor
+    def __init__(self, connection: Any, *, sqlite: bool) -> None:
+        self.connection = connection
+        self._cursor = connection.cursor()
         self._sqlite = sqlite
 
     def read(self, first: int, last: int, *, strict: bool) -> Scan:
