@@ -22,6 +22,7 @@ from airlock.ports import ModelVersion, RunFacts
 from airlock.services import conditions
 from airlock.services.approve import answer, seat_request, standing
 from airlock.services.conditions import Condition, confirm, list_conditions, unapproved
+from airlock.services.notices import due_notices
 from airlock.services.promote import promote
 from airlock.services.publish import publish
 from airlock.services.releases import find_release, open_case, state_of
@@ -196,6 +197,8 @@ def test_missed_it_revokes_the_approval_and_opens_the_release_again(world: World
     assert world.champion != "2"
     assert "is rolled back from version 2" in said[1]
     assert unapproved(world.deployment) == []
+    seat = due_notices(world.deployment, world.release(release_id))[0]
+    assert seat.title == "Loan model version 2: the condition of grace's approval was missed"
     assert review(world.deployment) == []  # once
     assert len(world.events(Kind.APPROVAL_REVOKED)) == 1
 

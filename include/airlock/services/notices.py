@@ -134,6 +134,9 @@ def _ended(release: Release, quorum: Quorum, index: int, state: State) -> tuple[
         (answer for answer in release.answers if answer.seat == index and answer.user in users), None
     )
     if given is None:
+        late = next((one for one in release.answers if one.seat == index and one.condition), None)
+        if late is not None:
+            return f"the condition of {late.who}'s approval was missed", []
         return f"closed: the release is {state}", []
     verb = "approved" if given.choice == "approve" else "rejected"
     on_condition = f", on condition until {due_words(given.condition_until_us)}" if given.condition else ""
