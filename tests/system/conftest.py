@@ -32,6 +32,7 @@ from airlock.demo.story import CHAPTERS
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
+from tests.support.deployments import policy_data, shipped_policy, write_yaml
 from tests.support.fake_slack import CHANNEL, SECRET, TEAM, TOKEN, FakeSlack, fake_slack
 
 ROOT = Path(__file__).parents[2]
@@ -228,11 +229,31 @@ def make_settings(folder: Path) -> Settings:
     return Settings(home=folder / "home", config_dir=project / "config", deployment="test")
 
 
+ON_CONDITION, CLOSES_SOON = "on-condition", "closes-soon"
+
+
+def _add_small_workloads(config: Path) -> None:
+    """Two workloads of few gates, each with a policy: one gives people days to answer, one seconds."""
+    gates = ("documentation", "performance", "security")
+    soon = {"expires_hours": 45 / 3600, "remind_hours": [3 / 3600], "escalate_hours": 6 / 3600}
+    for name, version, times in ((ON_CONDITION, "0.1.0", {}), (CLOSES_SOON, "0.2.0", soon)):
+        # Models may run as long as elsewhere, and hold the types that the security gate names.
+        policy = policy_data(gates, version=version, sandbox=shipped_policy().to_data()["sandbox"])
+        policy["approval"] |= {"condition_days": 1, **times}
+        write_yaml(config / "policies" / version / "policy.yaml", policy)
+        workload = yaml.safe_load((config / "workloads" / f"{models.RATE_TYPE}.yaml").read_text())
+        workload |= {"name": name, "title": name, "policy": version}
+        workload["model"]["registered_model"] = name
+        del workload["monitoring"]
+        write_yaml(config / "workloads" / f"{name}.yaml", workload)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     base = make_settings(folder)
     (folder / "project" / "data").symlink_to(ROOT / "data")
+    _add_small_workloads(base.config_dir)
     port = free_port()
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
     demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 from airlock.core.audit import Kind
 from airlock.core.release import State
-from airlock.core.task import DELEGATE_DAG
+from airlock.core.task import APPROVALS_DAG, DELEGATE_DAG
 from airlock.demo import models
 from airlock.services.conditions import list_conditions
 from airlock.services.follow import start_request
+from airlock.services.watch import answer_release
 from tests.support.fake_slack import press, signed, submit
-from tests.system.conftest import Submitted, World, until
+from tests.system.conftest import CLOSES_SOON, ON_CONDITION, Submitted, World, until
 
 pytestmark = pytest.mark.requirement("A-3")
 
@@ -119,6 +121,57 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
         one for one in list_conditions(world.deployment) if one.release_id == submitted.release_id
     ]
     assert (condition.user, condition.until, condition.state) == ("grace", day, "open")
+
+
+@pytest.mark.requirement("A-6", "A-7")
+def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) -> None:
+    """With the clock of the machine: escalated and expired, and a condition missed and rolled back."""
+    names = (ON_CONDITION, CLOSES_SOON)
+    version = {name: world.register(replace(models.RATE_REFIT, workload=name)) for name in names}
+    held, silent = (world.submit(name, version[name]) for name in names)
+
+    # To a moment, which Slack's form cannot say and Airflow's can.
+    assert silent.wait() is State.WAITING
+    asked = message_of(world, silent, "risk-officer")
+    old = world.slack.buttons(asked)["airlock_approve"]
+    assert held.wait() is State.WAITING
+    analyst = message_of(world, held, "governance-analyst")
+    push(world, message_of(world, held, "risk-officer"), "approve", "ravi")
+    until_us = world.deployment.clock.now_us() + 30_000_000
+    answer_release(
+        world.deployment,
+        world.client("grace"),
+        held.release_id,
+        user="grace",
+        choice="Approve",
+        comment="",
+        condition="Show an hour of shadow traffic.",
+        until=datetime.fromtimestamp(until_us / 1_000_000, tz=UTC).isoformat(timespec="seconds"),
+    )
+    assert held.wait(through_waiting=True) is State.PROMOTED
+    assert world.champion(ON_CONDITION) == version[ON_CONDITION]
+
+    # Nobody answers: somebody is told, then it is closed, and what was a button does nothing.
+    until(lambda: "yes" if "Nobody answers as risk-officer" in thread(world, asked) else "", 60)
+    assert "still waits for risk-officer" in thread(world, asked)
+    assert silent.wait(through_waiting=True) is State.EXPIRED
+    assert silent.finished() == "failed"
+    says(world, asked, "closed: the release is expired")
+    assert world.slack.buttons(asked) == {}
+    told = len(world.slack.whispers)
+    send(world, press(old, account="U0RAVI", ts=asked, nonce="too-late"))
+    until(lambda: "yes" if world.slack.whispers[told:] else "", 60)
+    assert "did not count" in world.slack.whispers[-1]["text"]
+    assert silent.events(Kind.APPROVAL_RECORDED) == []
+    assert world.deployment.registry.champion(CLOSES_SOON) is None
+
+    # Nobody confirms: the approval is revoked, and what rests on it leaves production.
+    until(lambda: "yes" if "the approval of grace is revoked" in thread(world, analyst) else "", 60)
+    world.client("admin").trigger(APPROVALS_DAG, {})
+    until(lambda: "yes" if held.events(Kind.ROLLBACK_FINISHED) else "", 120)
+    assert [event.data["user"] for event in held.events(Kind.APPROVAL_REVOKED)] == ["grace"]
+    assert world.deployment.registry.champion(ON_CONDITION) is None
+    until(lambda: "yes" if "rolled back" in thread(world, analyst) else "", 60)
 
 
 @pytest.mark.requirement("A-5")
