@@ -215,7 +215,9 @@ class Cluster:
 
     def _text(self, service: str, text: str) -> str:
         def value(found: re.Match[str]) -> str:
-            return self.values[found["name"]] if found["operator"] == ":?" else found["rest"]
+            if found["operator"] == ":?":
+                return self.values[found["name"]]
+            return self.values.get(found["name"], found["rest"])
 
         return _VARIABLE.sub(value, self._places(service, text)).replace("$$", "$")
 
@@ -352,13 +354,15 @@ def generated() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
+def cluster(folder: Path, **values: str) -> Iterator[Cluster]:
     """A cluster with its databases, of which nothing runs yet; all gone afterwards.
+
+    ``values`` are variables that .env.example leaves out.
 
     Raises:
         MissingError: PostgreSQL or Redis does not answer.
     """
-    values = generated()
+    values = {**generated(), **values}
     postgres = Postgres({name: value for name, value in values.items() if name.endswith("_DB_PASSWORD")})
     with contextlib.ExitStack() as stack:
         redis = Redis()

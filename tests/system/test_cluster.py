@@ -25,7 +25,9 @@ from airlock.services.adopt import adopt
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.watch import answer_release, start_release
 from tests.support.cluster import COMPONENTS, IMAGE, ONE_SHOT, ROOT, STATE, Cluster, MissingError, cluster
-from tests.system.conftest import Submitted, World, until
+from tests.support.fake_slack import SECRET, TEAM, TOKEN, FakeSlack, fake_slack
+from tests.system.conftest import Submitted, World, connect_slack, until
+from tests.system.test_slack import message_of, push, says
 
 PASSWORD = "the password of everybody here"
 USERS = ("dana", "grace", "ravi")
@@ -44,10 +46,15 @@ class Platform:
     cluster: Cluster
     settings: Settings
     deployment: Deployment
+    slack: FakeSlack
     ids: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     releases: dict[str, Submitted] = field(default_factory=dict)
     _clients: dict[str, AirflowClient] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return self.cluster.url
 
     def client(self, user: str) -> AirflowClient:
         if user not in self._clients:
@@ -81,11 +88,21 @@ class Platform:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with pytest.MonkeyPatch.context() as patch:
         try:
-            with cluster(tmp_path_factory.mktemp("cluster")) as services:
+            with (
+                fake_slack() as slack,
+                cluster(
+                    tmp_path_factory.mktemp("cluster"),
+                    AIRLOCK_SLACK_SIGNING_SECRET=SECRET,
+                    AIRLOCK_SLACK_TEAM=TEAM,
+                    AIRLOCK_SLACK_TOKEN=TOKEN,
+                    AIRLOCK_SLACK_API=slack.url,
+                ) as services,
+            ):
+                connect_slack(services.config, slack)
                 for name, value in services.environment("worker").items():
                     if name.startswith(("AIRLOCK_", "MLFLOW_")):
                         patch.setenv(name, value)
-                platform = Platform(services, load_settings(), open_deployment())
+                platform = Platform(services, load_settings(), open_deployment(), slack)
                 _bring_up(platform)
                 yield platform
         except MissingError as missing:
@@ -249,8 +266,9 @@ def test_a_green_release_is_promoted_by_the_worker(platform: Platform) -> None:
     assert set(map(tuple, outcomes.values())) == {("success",)}
 
 
-@pytest.mark.requirement("A-1", "A-2")
+@pytest.mark.requirement("A-1", "A-2", "A-3")
 def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
+    """One in Airflow, one in Slack: there FAB's number and Slack's account are one person."""
     submitted = platform.releases[models.APPROVAL]
     assert submitted.wait(seconds=400) is State.WAITING
     seat = f"{submitted.path}/taskInstances/seat/0"
@@ -263,15 +281,15 @@ def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
     service = platform.client("airlock")
     assert service.request("PATCH", f"{seat}/hitlDetails", json=body).status_code == 403
     assert service.request("PATCH", f"{seat}/dry_run", json={"new_state": "skipped"}).status_code == 200
-    for user, role in (("grace", "governance-analyst"), ("ravi", "risk-officer")):
-        index = answer_release(
-            platform.deployment,
-            platform.client(user),
-            submitted.release_id,
-            user=user,
-            choice="Approve",
-            comment="Looked at everything.",
-        )
+    grace, comment = platform.client("grace"), "Looked at everything."
+    answer_release(
+        platform.deployment, grace, submitted.release_id, user="grace", choice="Approve", comment=comment
+    )
+    world = cast("World", platform)
+    officer = message_of(world, submitted, "risk-officer")
+    push(world, officer, "approve", "ravi")
+    assert "approved by ravi" in says(world, officer, "approved by")
+    for index, (user, role) in enumerate((("grace", "governance-analyst"), ("ravi", "risk-officer"))):
         path = f"{submitted.path}/taskInstances/seat/{index}/hitlDetails"
         detail = platform.client("admin").request("GET", path).json()
         person = {"id": platform.ids[user], "name": user}
