@@ -68,7 +68,7 @@ $(VENV)/.pip-$(PIP_VERSION):
 	@touch $@
 
 .PHONY: demo
-demo: venv ## five real releases through a real Airflow; options in ARGS="--once"
+demo: venv ## five real releases through a real Airflow; options in ARGS="--once --story drift"
 	@$(VENV)/bin/airlock demo $(ARGS)
 
 .PHONY: test

@@ -49,6 +49,14 @@ def test_a_run_is_started_once_however_often_it_has_to_be_asked_for(
     assert sent[0].headers["authorization"] == "Bearer a token"
 
 
+def test_a_run_can_be_the_one_the_schedule_would_have_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    client(monkeypatch, refusing(0, 200, sent)).trigger("monitor__x", {}, logical_date="2026-03-02T00:00:00Z")
+    client(monkeypatch, refusing(0, 200, sent)).trigger("monitor__x", {})
+    dates = [json.loads(request.content)["logical_date"] for request in sent]
+    assert dates == ["2026-03-02T00:00:00Z", None]
+
+
 def test_a_conflict_at_the_first_try_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[httpx.Request] = []
     with pytest.raises(ConflictError):

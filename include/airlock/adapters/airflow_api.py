@@ -145,14 +145,17 @@ class AirflowClient:
         parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
 
-    def trigger(self, dag_id: str, conf: dict[str, Any], *, run_id: str = "") -> dict[str, Any]:
+    def trigger(
+        self, dag_id: str, conf: dict[str, Any], *, run_id: str = "", logical_date: str = ""
+    ) -> dict[str, Any]:
         """Start a run. The run's id is chosen here, so that asking again cannot start a second one.
 
-        With a ``run_id`` of the caller, a run that has it already is the answer, whoever started it.
+        With a ``run_id`` of the caller, a run that has it already is the answer, whoever started it. A
+        ``logical_date`` (ISO 8601) makes it the run that the schedule would have started then.
         """
         moment = datetime.now(UTC).isoformat(timespec="microseconds")
         chosen = run_id or f"manual__{moment}_{secrets.token_hex(4)}"
-        body = {"dag_run_id": chosen, "conf": conf, "logical_date": None}
+        body = {"dag_run_id": chosen, "conf": conf, "logical_date": logical_date or None}
         try:
             self._insist("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)
         except ConflictError:

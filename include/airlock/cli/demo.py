@@ -1,4 +1,4 @@
-"""``airlock demo``: five real releases through a real Airflow."""
+"""``airlock demo``: five real releases, or weeks of production, through a real Airflow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airlock.adapters.supervisor import RunState, Supervisor, local_passwords, p
 from airlock.cli.local import DEFAULT_PORT, PortOption, interruptible, prepare
 from airlock.cli.output import console
 from airlock.core.errors import ConflictError
+from airlock.demo.drift import DriftStory
 from airlock.demo.models import forget
 from airlock.demo.story import Story
 from airlock.services.deployment import open_deployment
@@ -26,17 +27,33 @@ class DemoAnswer(StrEnum):
     REJECT = "reject"
 
 
+class DemoStory(StrEnum):
+    """What the demo tells."""
+
+    RELEASES = "releases"
+    DRIFT = "drift"
+
+
 def demo(
     *,
     port: PortOption = DEFAULT_PORT,
     once: Annotated[
-        bool, typer.Option("--once", help="Stop Airflow and exit when all releases have ended.")
+        bool, typer.Option("--once", help="Stop Airflow and exit when the story has ended.")
     ] = False,
     answer: Annotated[
         DemoAnswer | None, typer.Option(help="Answer over REST as the two demo approvers.")
     ] = None,
+    story: Annotated[
+        DemoStory,
+        typer.Option(help="Five releases, or weeks of production that drift; there nobody waits for you."),
+    ] = DemoStory.RELEASES,
 ) -> None:
-    """Govern five real releases of two models, from nothing, and show how each one ends."""
+    """Govern five real releases of two models, from nothing, and show how each one ends.
+
+    With `--story drift`: weeks of production instead, from calm to drift, retraining, release and rollback.
+    """
+    if story is DemoStory.DRIFT and answer is DemoAnswer.REJECT:
+        raise typer.BadParameter("the drift story goes on only with approvals", param_hint="--answer")
     interruptible()
     base = load_settings()
     home = base.home / "demo"
@@ -47,19 +64,19 @@ def demo(
     forget(home)
     started = time.monotonic()
     supervisor = Supervisor(settings, open_deployment(settings).config.people(), port=port)
-    story = Story(settings, supervisor.url, console)
+    told = (DriftStory if story is DemoStory.DRIFT else Story)(settings, supervisor.url, console)
     try:
         with console.status("Preparing data, models and Airflow …") as status:
             prepare(settings)
             supervisor.start()
-            story.set_up(Path(base.config_dir.parent / "data" / "loanapp.csv"), status.update)
+            told.set_up(Path(base.config_dir.parent / "data" / "loanapp.csv"), status.update)
             status.update("Waiting for Airflow to be healthy …")
             supervisor.wait_healthy()
-            story.wait_for_dags()
+            told.wait_for_dags()
         console.print(
             f"[dim]Ready after {time.monotonic() - started:.0f} s. Airflow:[/] [bold]{supervisor.url}[/]\n"
         )
-        as_expected = story.tell(answer)
+        as_expected = told.tell(answer)
         console.print(f"\n[dim]{time.monotonic() - started:.0f} s in all.[/]")
         if once:
             raise SystemExit(0 if as_expected else 1)

@@ -47,6 +47,8 @@ class DemoModel:
 RATE_CHAMPION: Final = DemoModel(RATE_TYPE, 0.3, {"model": "logistic", "share": "0.9"})
 """The champion knew only the first nine tenths of the rows."""
 RATE_REFIT: Final = DemoModel(RATE_TYPE, 0.3, {"model": "logistic", "share": "1"})
+RATE_SMALL: Final = DemoModel(RATE_TYPE, 0.3, {"model": "logistic", "share": "1"})
+"""The champion of the drift story, trained on the few applications that there were."""
 APPROVAL_CHAMPION: Final = DemoModel(APPROVAL, 0.4, {"model": "logistic", "share": "1"})
 APPROVAL_BOOSTED: Final = DemoModel(APPROVAL, 0.4, {"model": "boosted", "share": "1"})
 APPROVAL_STRICT: Final = DemoModel(APPROVAL, 0.75, {"model": "boosted", "share": "1"})
@@ -79,6 +81,25 @@ def register(settings: Settings, model: DemoModel, features: list[str]) -> str:
         )
         params = {**_parameters(fitted), **model.parameters}
         return register_folder(settings, model.workload, path, params=params)
+
+
+def load_champion(settings: Settings, name: str) -> tuple[str, Any]:
+    """Version and pipeline of the champion, as a server would load it."""
+    quiet_mlflow()
+    import mlflow.artifacts
+    import skops.io
+
+    version = _client(settings).get_model_version_by_alias(name, "champion")
+    with tempfile.TemporaryDirectory(prefix="airlock-demo-") as folder:
+        path = mlflow.artifacts.download_artifacts(
+            version.source, dst_path=folder, tracking_uri=settings.mlflow_uri
+        )
+        return str(version.version), skops.io.load(Path(path) / "model.skops", trusted=TRUSTED)
+
+
+def move_alias(settings: Settings, name: str, version: str) -> None:
+    """Make a version the champion without asking anybody, as everyone with access to MLflow can."""
+    _client(settings).set_registered_model_alias(name, "champion", version)
 
 
 def _fitted(settings: Settings, model: DemoModel, training: Path, features: list[str]) -> Any:

@@ -113,6 +113,9 @@ class Told:
 class Story:
     """Sets up the demo's world, tells the story, and says whether it ended as it should."""
 
+    dags: tuple[str, ...] = (f"release__{models.RATE_TYPE}", f"release__{models.APPROVAL}")
+    """What Airflow must have parsed before the story begins."""
+
     def __init__(self, settings: Settings, url: str, console: Console) -> None:
         self._settings = settings
         self._deployment = open_deployment(settings)
@@ -120,6 +123,7 @@ class Story:
         self._console = console
         self.marker = settings.home / "the-pickle-was-loaded"
         self.versions: dict[str, str] = {}
+        self._clients: dict[str, AirflowClient] = {}
 
     def set_up(self, source: Path, say: Callable[[str], None]) -> None:
         """Split the data, train and register all models, adopt the champions."""
@@ -145,18 +149,18 @@ class Story:
         return models.register(self._settings, model, features)
 
     def wait_for_dags(self) -> None:
-        """Wait until Airflow has parsed the release DAGs.
+        """Wait until Airflow has parsed the DAGs of the story.
 
         Raises:
             UnavailableError: it has not in time.
         """
         client = self._client(SUBMITTER)
         until = time.monotonic() + DAG_SECONDS
-        for workload in (models.RATE_TYPE, models.APPROVAL):
-            while not _is_there(client, f"release__{workload}"):
+        for dag_id in self.dags:
+            while not _is_there(client, dag_id):
                 if time.monotonic() > until:
                     raise UnavailableError(
-                        f"Airflow does not show release__{workload}",
+                        f"Airflow does not show {dag_id}",
                         where=self._url,
                         fix="look at Import Errors in the Airflow UI",
                     )
@@ -184,7 +188,10 @@ class Story:
         return entry.state is (State.REJECTED if rejected else entry.chapter.expected)
 
     def _client(self, user: str) -> AirflowClient:
-        return AirflowClient(self._url, user, local_passwords(self._settings).read()[user])
+        if user not in self._clients:
+            password = local_passwords(self._settings).read()[user]
+            self._clients[user] = AirflowClient(self._url, user, password)
+        return self._clients[user]
 
     def _begin(self, chapter: Chapter) -> Told:
         version = self.versions[chapter.letter]

@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 COUNTY: Final = "suffolk"
 ROWS: Final = 160
 """Applications in a week."""
-GROWTH: Final = (0.0, 0.0, 0.0, 0.4, 0.7, 1.0, 1.0)
-"""Share of Suffolk in each week of the story."""
 
 
 @dataclass(frozen=True)
 class Pools:
-    """The applications, split once: three fifths to train on, a fifth to evaluate on, the rest to replay."""
+    """The applications, split once: some to train on, some to evaluate on, the rest to replay."""
 
     training: pd.DataFrame
     evaluation: pd.DataFrame
@@ -36,17 +34,28 @@ class Pools:
     moved: pd.DataFrame
 
 
-def pools(source: Path) -> Pools:
-    """Split the data file; ``moved`` is all of Suffolk, the others hold none of it."""
+def pools(source: Path, *, training: float = 0.6, evaluation: float = 0.2, known: int = 0) -> Pools:
+    """Split the data file: the training data and the calm weeks hold nobody from Suffolk.
+
+    Args:
+        source: the data file.
+        training: share of the applications from elsewhere that the champion is trained on.
+        evaluation: share of them that it is evaluated on.
+        known: so many applications from Suffolk are in the evaluation batch, and not replayed.
+    """
     import numpy as np
     import pandas as pd
 
     frame = clean(pd.read_csv(source))
     home = frame[frame[COUNTY] == 0]
     order = np.random.default_rng(SEED).permutation(len(home))
-    first, second = int(0.6 * len(home)), int(0.8 * len(home))
-    training, evaluation, calm = (home.iloc[np.sort(part)] for part in np.split(order, [first, second]))
-    return Pools(training, evaluation, calm, frame[frame[COUNTY] == 1])
+    first, second = int(training * len(home)), int((training + evaluation) * len(home))
+    trained, evaluated, calm = (home.iloc[np.sort(part)] for part in np.split(order, [first, second]))
+    moved = frame[frame[COUNTY] == 1]
+    if known:
+        seen = moved.sample(known, random_state=SEED)
+        evaluated, moved = pd.concat([evaluated, seen]), moved.drop(seen.index)
+    return Pools(trained, evaluated, calm, moved)
 
 
 def write_training(found: Pools, data_root: Path) -> None:
@@ -81,9 +90,13 @@ def replay(
     threshold: float,
     version: str,
     policy: str,
+    column: int = 1,
 ) -> int:
-    """Answer a week of applications with a model and log them, outcomes too; returns how many."""
-    scores = model.predict_proba(rows[list(features)])[:, 1]
+    """Answer a week of applications with a model and log them, outcomes too; returns how many.
+
+    ``column`` is the one of ``predict_proba`` that the server takes; the first is the wrong one.
+    """
+    scores = model.predict_proba(rows[list(features)])[:, column]
     step = (window.end_us - window.start_us) // max(1, len(rows))
     recorder = Recorder(folder, version=version, policy=policy)
     records = rows.to_dict("records")
