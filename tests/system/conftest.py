@@ -59,10 +59,10 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def airlock(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def airlock(*arguments: str, env: dict[str, str], seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command as people do."""
     command = [sys.executable, "-m", "airlock.cli", *arguments]
-    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=600, check=False)
+    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=seconds, check=False)
 
 
 @dataclass

@@ -136,6 +136,8 @@ def test_the_version_goes_to_stdout(cli: Cli) -> None:
         ["reject", "x"],
         ["up", "--port", "0"],
         ["up", "--port", "99999"],
+        ["demo", "--story", "nonsense"],
+        ["demo", "--story", "drift", "--answer", "reject"],
     ],
 )
 def test_a_wrong_call_is_usage_and_exits_with_2(cli: Cli, arguments: list[str]) -> None:

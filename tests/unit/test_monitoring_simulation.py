@@ -9,6 +9,7 @@ from benchmarks import monitoring_simulation as simulation
 from benchmarks.monitoring_simulation import POLICY, Simulation, make, plan, simulate
 
 from airlock.core.signals import Reading
+from airlock.demo import weeks
 
 pytestmark = pytest.mark.requirement("M-1", "M-2")
 
@@ -47,6 +48,18 @@ def test_outcomes_that_mean_something_else_are_seen_though_the_data_is_calm(made
     found = raised(made, 7, "concept")
     assert set(found) & {"performance", "concept_drift", "target_drift"}
     assert "data_drift" not in found
+
+
+def test_nobody_from_suffolk_is_trained_on_and_nobody_is_replayed_who_was_evaluated_on() -> None:
+    source = simulation.ROOT / "data" / "loanapp.csv"
+    found = weeks.pools(source, training=0.06, evaluation=0.24, known=60)
+    counties = [int(pool[weeks.COUNTY].sum()) for pool in (found.training, found.evaluation, found.calm)]
+    assert counties == [0, 60, 0]
+    parts = [set(pool.index) for pool in (found.training, found.evaluation, found.calm, found.moved)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 1989
+    week = weeks.week(found, 0.55, 2, 400)
+    assert (len(week), int(week[weeks.COUNTY].sum())) == (400, 220)
+    assert week.index.is_unique
 
 
 def test_a_plan_has_every_kind_of_fault_and_is_the_same_for_its_seed() -> None:
