@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airlock.core.audit import Event, Kind
-from airlock.core.errors import UnavailableError
+from airlock.core.errors import NotFoundError, UnavailableError
 from airlock.core.monitoring import Action
 from airlock.core.production import DAY_US, Window, moment
 from airlock.core.release import State
@@ -120,9 +120,7 @@ class DriftStory(Story):
         started, window = time.monotonic(), self._window(number)
         self._log_week(number, week, window)
         run = self._start(MONITOR, moment(window.end_us).isoformat())
-        proposal = self._until(run, lambda: self._proposal(window))
-        event = self._judged(window)
-        assert event is not None  # noqa: S101  # its proposal is there
+        event, proposal = self._until(run, lambda: self._proposal(window))
         if loud := [name for name, found in event.data["readings"].items() if found not in ("calm", "off")]:
             self._console.print(signal_table(read_window(self._deployment, event), calm=False))
         else:
@@ -146,7 +144,8 @@ class DriftStory(Story):
 
     def _log_week(self, number: int, week: Week, window: Window) -> None:
         workload = self._deployment.config.workload(WORKLOAD)
-        assert workload.monitoring is not None  # noqa: S101  # its file says so
+        if workload.monitoring is None:
+            raise NotFoundError(f"{WORKLOAD} is not monitored", fix="give its file a section `monitoring`")
         version, model = models.load_champion(self._settings, workload.model.registered_model)
         weeks.replay(
             model,
@@ -192,13 +191,12 @@ class DriftStory(Story):
             fix="look at the red task of this run in Airflow",
         )
 
-    def _judged(self, window: Window) -> Event | None:
+    def _proposal(self, window: Window) -> tuple[Event, Event] | None:
+        """How a window was judged, and what was proposed then; ``None`` before there is both."""
         found = evaluated(self._deployment, WORKLOAD)
-        return next((event for event in found if event.data["end_us"] == window.end_us), None)
-
-    def _proposal(self, window: Window) -> Event | None:
-        event = self._judged(window)
-        return None if event is None else proposal_of(self._deployment, event)
+        event = next((event for event in found if event.data["end_us"] == window.end_us), None)
+        proposal = None if event is None else proposal_of(self._deployment, event)
+        return None if event is None or proposal is None else (event, proposal)
 
     def _answer_seat(self, proposal: Event, run: tuple[str, str]) -> None:
         subject = str(proposal.data["subject"])
