@@ -81,8 +81,11 @@ def _window(deployment: Deployment, event: Event) -> dict[str, Any]:
         "sentence": str(event.data["sentence"]),
         "action": "" if proposal is None else str(proposal.data["action"]),
         "why": "" if proposal is None else sentence_of(proposal),
-        "done": "" if done is None else f"{done.kind}: {done.data['sentence']}",
+        "done": "" if done is None else _OUTCOMES[done.kind] + str(done.data["sentence"]),
     }
+
+
+_OUTCOMES = {Kind.ACTION_TAKEN: "done: ", Kind.ACTION_DECLINED: "not done: "}
 
 
 def _move(event: Event) -> dict[str, str]:
