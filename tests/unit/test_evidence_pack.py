@@ -575,7 +575,9 @@ def changed(value: Any, path: tuple[Any, ...]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.requirement("E-2")
-@pytest.mark.parametrize("story", ["promoted", "erased", "denied"])
+@pytest.mark.parametrize(
+    "story", ["promoted", *(pytest.param(other, marks=pytest.mark.soak) for other in ("erased", "denied"))]
+)
 def test_no_field_of_any_document_can_change_even_if_the_digests_are_made_to_fit(
     packs: Mapping[str, Exported], tmp_path: Path, story: str
 ) -> None:

@@ -738,7 +738,12 @@ def killed_at(world: World, number: int, error: BaseException) -> bool:
 @pytest.mark.requirement("R-1", "E-1")
 @pytest.mark.parametrize(
     ("error", "last"),
-    [(Killed(), False), (Killed(), True), (UnavailableError("no acknowledgement came"), False)],
+    [
+        # Each step of these is killed with SIGKILL in test_killed_moves; every line only in the campaign.
+        pytest.param(Killed(), False, marks=pytest.mark.soak),
+        pytest.param(Killed(), True, marks=pytest.mark.soak),
+        (UnavailableError("no acknowledgement came"), False),
+    ],
 )
 def test_a_rollback_killed_at_any_moment_ends_with_one_champion_and_one_record(
     copy: Copy, error: BaseException, last: bool
