@@ -43,8 +43,8 @@ $(RUNTIME): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 
 $(DEV): $(INPUTS) | $(VENV)/.pip-$(PIP_VERSION)
 	@rm -f $@ $(RUNTIME)
-	@echo "Installing Airlock and 314 packages, tests, cluster, Spark and anchors included, into $(VENV): about three minutes"
-	@$(PIP) install -qq -c constraints.txt -e '.[cluster,rego,s3,signing,slack,spark]' --group dev
+	@echo "Installing Airlock and 312 packages, tests, cluster and anchors included, into $(VENV): about two minutes"
+	@$(PIP) install -qq -c constraints.txt -e '.[cluster,rego,s3,signing,slack]' --group dev
 	@$(PIP) check >/dev/null || { $(PIP) check; exit 1; }
 	@touch $(RUNTIME) $@
 

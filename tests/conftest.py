@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPS] = []
-    # Great Expectations imports it where PySpark is installed, and it ends a process whose main module has no
-    # file, such as a worker of xdist. Nothing here connects to a remote Spark.
-    sys.modules["pyspark.sql.connect"] = None  # type: ignore[assignment]  # as if it were not there
     # What the developer's shell says about a deployment of theirs must not reach a test, nor a test it.
     for name in list(os.environ):
         if name.startswith(("AIRFLOW", "MLFLOW_")) or (
