@@ -77,7 +77,7 @@ test: venv-dev lint ## everything CI checks: lint, then all tests; a skipped tes
 	@$(PY) -m pytest --no-skips -m "system and not soak"
 
 .PHONY: test-fast
-test-fast: venv-dev ## the tests that take no time, in under a minute
+test-fast: venv-dev ## the tests that take no time each
 	@$(PY) -m pytest -q -m "not slow and not system and not soak" -n $(WORKERS) --dist loadfile
 
 .PHONY: soak
