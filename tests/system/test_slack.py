@@ -123,6 +123,7 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
     assert (condition.user, condition.until, condition.state) == ("grace", day, "open")
 
 
+@pytest.mark.soak
 @pytest.mark.requirement("A-6", "A-7")
 def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) -> None:
     """With the clock of the machine: escalated and expired, and a condition missed and rolled back."""

@@ -24,6 +24,8 @@ from airlock.services.monitor import evaluated
 from airlock.services.moves import moves_of
 from tests.system.conftest import World, airlock, until
 
+pytestmark = pytest.mark.soak
+
 WATCHED = models.APPROVAL
 DAG = f"monitor__{WATCHED}"
 
