@@ -62,9 +62,14 @@ class SeatOperator(HITLOperator):
         self.desk: Desk = desk
 
     def execute(self, context: Context) -> Any:
-        """Ask, and park until somebody answers."""
+        """Ask, and park until somebody answers; nothing is asked about what is granted already."""
+        from airlock.services.approve import GRANTED
+        from airlock.services.desks import standing
+
         with opened(context, self.desk) as recorder:
-            self._ask(recorder, context)
+            # Airflow may try a seat again although its answer was recorded: then nobody would ever end it.
+            if standing(recorder.deployment, self.desk, recorder.subject).state != GRANTED:
+                self._ask(recorder, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Record the answer; park again when it must not count."""
