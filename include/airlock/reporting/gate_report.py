@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from airlock import __version__
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import GateResult, Metric, Verdict
 from airlock.reporting.gate_plot import number_text, plot
+from airlock.reporting.templating import html_templates
 
 REPORT_HTML, REPORT_JSON, PLOT_SVG = "report.html", "report.json", "plot.svg"
 """Names of the files in the evidence."""
@@ -133,11 +134,4 @@ def _limit(value: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("airlock.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return html_templates(keep_trailing_newline=True)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 
 from airlock.core.decision import Decision
 from airlock.core.evidence import Evidence, Finding, Metric, Verdict
@@ -20,6 +20,7 @@ from airlock.core.rules import Reason
 from airlock.core.workload import Workload
 from airlock.proof import REPORT_HEAD, Answer, Checkpoint, LogEntry, PublicKey, Story
 from airlock.reporting.regulations import REGIMES, Asked
+from airlock.reporting.templating import html_templates
 
 IMAGE_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 """Files that may be shown in the page: as an image none of them can run anything."""
@@ -110,14 +111,7 @@ def render_pack(view: PackView) -> str:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("airlock.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = html_templates(keep_trailing_newline=True)
     return environment.get_template("pack.html.j2")
 
 

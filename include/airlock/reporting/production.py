@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
 from airlock.core.signals import MonitoringEvidence
+from airlock.reporting.templating import html_templates
 from airlock.reporting.terminal import clean
 
 STYLES = {"calm": "green", "raised": "bold red", "unsure": "yellow", "error": "bold magenta", "off": "dim"}
@@ -21,13 +21,7 @@ _ACTIONS = {"none": "good", "alert": "warn", "shadow": "warn"}
 def render_history(found: Mapping[str, Any], changes: Sequence[str]) -> str:
     """The page of a history; ``changes`` are its decision-change reports, which are HTML already."""
     # What people and models wrote is in it, so everything else is escaped.
-    environment = Environment(
-        loader=PackageLoader("airlock.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates()
     return environment.get_template("production.html.j2").render(
         **found,
         reports=[Markup(one) for one in changes],  # noqa: S704  # our own fragments, escaped when they were made

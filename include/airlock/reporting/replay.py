@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from airlock.core.replay import Difference
+from airlock.reporting.templating import html_templates
 
 _TONES = {
     "ALLOW": "good", "green": "good", "PENDING": "warn", "yellow": "warn", "DENY": "bad", "red": "bad",
@@ -29,13 +28,7 @@ def render_replay(
 ) -> str:
     """The page for people who have to agree to a new policy."""
     # What people and models wrote is in it, so everything is escaped.
-    environment = Environment(
-        loader=PackageLoader("airlock.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates()
     template = environment.get_template("replay.html.j2")
     return template.render(
         version=version,

@@ -7,9 +7,10 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from airlock.reporting.pack import TONES
+from airlock.reporting.templating import html_templates
 from airlock.web.drawing import LINE, SPARK_HEIGHT, SPARK_WIDTH
 
 _TONES = {
@@ -29,13 +30,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("airlock.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates("airlock.web")
     environment.globals |= {"link": link, "LINE": LINE, "SPARK": (SPARK_WIDTH, SPARK_HEIGHT)}
     environment.filters |= {
         "tone": lambda value: _TONES.get(str(value), "plain"),
