@@ -29,11 +29,12 @@ from airlock.core.audit import Event, Kind
 from airlock.core.release import Release, State
 from airlock.demo import models
 from airlock.demo.story import CHAPTERS
+from airlock.services.adopt import adopt
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
-from tests.support.deployments import policy_data, shipped_policy, write_yaml
 from tests.support.fake_slack import CHANNEL, SECRET, TEAM, TOKEN, FakeSlack, fake_slack
+from tests.support.small_workloads import GREEN, add_small_workloads, small
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +102,10 @@ class World:
             self.deployment, self.client(user), workload, version=version, batch=batch, context="A test."
         )
         return Submitted(self, workload, release_id, run_id)
+
+    def submit_small(self, workload: str, *, user: str = "dana") -> Submitted:
+        """Register a refit as one more version of a small workload, and submit it."""
+        return self.submit(workload, self.register(small(models.RATE_REFIT, workload)), user=user)
 
     def up(self) -> None:
         """Start Airflow in the background, and return when it is healthy."""
@@ -229,31 +234,12 @@ def make_settings(folder: Path) -> Settings:
     return Settings(home=folder / "home", config_dir=project / "config", deployment="test")
 
 
-ON_CONDITION, CLOSES_SOON = "on-condition", "closes-soon"
-
-
-def _add_small_workloads(config: Path) -> None:
-    """Two workloads of few gates, each with a policy: one gives people days to answer, one seconds."""
-    gates = ("documentation", "performance", "security")
-    soon = {"expires_hours": 45 / 3600, "remind_hours": [3 / 3600], "escalate_hours": 6 / 3600}
-    for name, version, times in ((ON_CONDITION, "0.1.0", {}), (CLOSES_SOON, "0.2.0", soon)):
-        # Models may run as long as elsewhere, and hold the types that the security gate names.
-        policy = policy_data(gates, version=version, sandbox=shipped_policy().to_data()["sandbox"])
-        policy["approval"] |= {"condition_days": 1, **times}
-        write_yaml(config / "policies" / version / "policy.yaml", policy)
-        workload = yaml.safe_load((config / "workloads" / f"{models.RATE_TYPE}.yaml").read_text())
-        workload |= {"name": name, "title": name, "policy": version}
-        workload["model"]["registered_model"] = name
-        del workload["monitoring"]
-        write_yaml(config / "workloads" / f"{name}.yaml", workload)
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
     base = make_settings(folder)
     (folder / "project" / "data").symlink_to(ROOT / "data")
-    _add_small_workloads(base.config_dir)
+    add_small_workloads(base.config_dir)
     port = free_port()
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
     demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env)
@@ -281,6 +267,9 @@ def _world(
     world.told = _told(world)
     world.up()
     try:
+        # The sequencer has to run: adopting waits for its signature.
+        first = world.register(small(models.RATE_CHAMPION, GREEN))
+        adopt(world.deployment, GREEN, first, actor="admin", reason="a test")
         yield world
     finally:
         down = airlock("down", env=world.env)

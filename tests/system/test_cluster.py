@@ -26,6 +26,7 @@ from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.watch import answer_release, start_release
 from tests.support.cluster import COMPONENTS, IMAGE, ONE_SHOT, ROOT, STATE, Cluster, MissingError, cluster
 from tests.support.fake_slack import SECRET, TEAM, TOKEN, FakeSlack, fake_slack
+from tests.support.small_workloads import GREEN, RED, add_small_workloads, small
 from tests.system.conftest import Submitted, World, connect_slack, until
 from tests.system.test_slack import message_of, push, says
 
@@ -99,6 +100,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
                 ) as services,
             ):
                 connect_slack(services.config, slack)
+                add_small_workloads(services.config)
                 for name, value in services.environment("worker").items():
                     if name.startswith(("AIRLOCK_", "MLFLOW_")):
                         patch.setenv(name, value)
@@ -125,10 +127,10 @@ def _bring_up(platform: Platform) -> None:
     for name in DAEMONS[1:]:
         services.start(name)
     services.wait_healthy("sequencer")
-    for model in (models.RATE_CHAMPION, models.APPROVAL_CHAMPION):
-        adopt(platform.deployment, model.workload, platform.register(model), actor="admin", reason="a test")
-    for model in (models.RATE_REFIT, models.APPROVAL_BOOSTED):
-        platform.versions[model.workload] = platform.register(model)
+    champion = platform.register(small(models.RATE_CHAMPION, GREEN))
+    adopt(platform.deployment, GREEN, champion, actor="admin", reason="a test")
+    for workload in (GREEN, RED):
+        platform.versions[workload] = platform.register(small(models.RATE_REFIT, workload))
     _create_people(platform)
     for workload in platform.versions:
         until(lambda workload=workload: _dag_is_there(platform, workload), 120)
@@ -180,7 +182,7 @@ def _create_people(platform: Platform) -> None:
 
 def test_a_log_can_be_read_while_its_task_runs(platform: Platform) -> None:
     """And nobody is advised to give the workers the API server's key."""
-    submitted = platform.releases[models.APPROVAL]
+    submitted = platform.releases[RED]
     dana = platform.client("dana")
     headers = {"Authorization": f"Bearer {dana._token}", "Accept": "application/json"}
 
@@ -254,10 +256,10 @@ def test_mlflow_asks_who_is_there_and_for_its_own_name(platform: Platform) -> No
 
 @pytest.mark.requirement("T-3", "E-1")
 def test_a_green_release_is_promoted_by_the_worker(platform: Platform) -> None:
-    submitted = platform.releases[models.RATE_TYPE]
+    submitted = platform.releases[GREEN]
     assert submitted.wait(seconds=400) is State.PROMOTED
     assert submitted.finished() == "success"
-    assert platform.champion(models.RATE_TYPE) == platform.versions[models.RATE_TYPE] == "2"
+    assert platform.champion(GREEN) == platform.versions[GREEN] == "2"
     assert submitted.events(Kind.RELEASE_SUBMITTED)[0].actor == "dana"
     assert submitted.events(Kind.RELEASE_DECIDED)[0].data["track"] == "green"
     _assert_complete(platform, submitted)
@@ -269,7 +271,7 @@ def test_a_green_release_is_promoted_by_the_worker(platform: Platform) -> None:
 @pytest.mark.requirement("A-1", "A-2", "A-3")
 def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
     """One in Airflow, one in Slack: there FAB's number and Slack's account are one person."""
-    submitted = platform.releases[models.APPROVAL]
+    submitted = platform.releases[RED]
     assert submitted.wait(seconds=400) is State.WAITING
     seat = f"{submitted.path}/taskInstances/seat/0"
     body = {"chosen_options": ["Approve"], "params_input": {"comment": "I say so"}}
@@ -299,7 +301,7 @@ def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
         assert submitted.events(Kind.APPROVAL_RECORDED)[index].data["role"] == role
     assert submitted.wait(through_waiting=True, seconds=200) is State.PROMOTED
     assert submitted.finished() == "success"
-    assert platform.champion(models.APPROVAL) == platform.versions[models.APPROVAL] == "2"
+    assert platform.champion(RED) == platform.versions[RED] == "1"
     finished = submitted.events(Kind.PROMOTION_FINISHED)[0].data
     assert finished["approved_by"] == ["grace", "ravi"]
     tried = {(event.actor, event.data["status"]) for event in submitted.attempts()}
@@ -312,7 +314,7 @@ def _assert_complete(platform: Platform, submitted: Submitted) -> None:
     postgres = platform.cluster.postgres
     query = "SELECT task_id, map_index, state, external_executor_id FROM task_instance WHERE run_id = %s"
     tasks = postgres.rows("airflow", query + " AND dag_id = %s", submitted.run_id, submitted.dag_id)
-    assert len(tasks) > 15
+    assert len(tasks) > 10
     names = {(f"{task}[{index}]" if index >= 0 else task): state for task, index, state, _ in tasks}
     until(lambda: "all" if set(submitted.outcomes()) == set(names) else "", 30)
     assert {name: states[-1] for name, states in submitted.outcomes().items()} == names

@@ -13,13 +13,13 @@ import pytest
 from airlock.core.audit import Kind
 from airlock.core.release import State
 from airlock.demo import models
+from tests.support.small_workloads import GREEN, small
 from tests.system.conftest import Submitted, World, airlock, make_settings, processes_of, until
 
 
 @pytest.mark.requirement("E-1")
 def test_a_task_killed_hard_is_run_again_and_both_tries_are_recorded(world: World) -> None:
-    version = world.register(models.RATE_REFIT)
-    submitted = world.submit(models.RATE_TYPE, version)
+    submitted = world.submit_small(GREEN)
     submitted.wait_for_task("score", {"running"})
     end = time.monotonic() + 60
     killed = False
@@ -37,9 +37,8 @@ def test_a_task_killed_hard_is_run_again_and_both_tries_are_recorded(world: Worl
     assert killed, "no sandbox was seen"
     assert submitted.wait(seconds=300) is State.PROMOTED
     submitted.finished()
-    assert world.champion(models.RATE_TYPE) == version
-    # Training again runs beside scoring; the one whose sandbox was seen first was killed.
-    until(lambda: "both" if [1, 2] in [_tries(submitted, name) for name in ("score", "retrain")] else "", 30)
+    assert world.champion(GREEN) == submitted.version
+    until(lambda: "both" if _tries(submitted, "score") == [1, 2] else "", 30)
     assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1
 
 
@@ -49,12 +48,12 @@ def _tries(submitted: Submitted, task_id: str) -> list[int]:
 
 
 def test_mlflow_away_is_said_retried_and_the_release_goes_on(world: World) -> None:
-    version = world.register(models.RATE_REFIT)
+    version = world.register(small(models.RATE_REFIT, GREEN))
     store = world.settings.home / "mlflow.db"
     away = store.with_suffix(".away")
     store.rename(away)
     try:
-        submitted = world.submit(models.RATE_TYPE, version)
+        submitted = world.submit(GREEN, version)
         submitted.wait_for_task("submit", {"up_for_retry"})
         assert not store.exists()
     finally:
@@ -65,13 +64,12 @@ def test_mlflow_away_is_said_retried_and_the_release_goes_on(world: World) -> No
 
 
 def test_airflow_killed_in_the_middle_goes_on_after_a_restart(world: World) -> None:
-    version = world.register(models.RATE_REFIT)
-    submitted = world.submit(models.RATE_TYPE, version)
+    submitted = world.submit_small(GREEN)
     submitted.wait_for_task("score", {"running", "success"})
     world.cut_the_power()
     world.up()
     assert submitted.wait(through_waiting=True, seconds=300) is State.PROMOTED
-    assert world.champion(models.RATE_TYPE) == version
+    assert world.champion(GREEN) == submitted.version
     assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -13,9 +12,9 @@ from playwright.sync_api import Browser, FrameLocator, Page, expect
 from airlock.adapters.supervisor import local_passwords
 from airlock.core.audit import Kind
 from airlock.core.release import State
-from airlock.demo import models
 from tests.support.browsers import chromium, keep
-from tests.system.conftest import ON_CONDITION, World
+from tests.support.small_workloads import RED
+from tests.system.conftest import World
 
 
 @contextmanager
@@ -56,7 +55,7 @@ def frame_of(page: Page, name: str) -> FrameLocator:
 
 @pytest.mark.requirement("A-3", "A-4", "A-5", "U-1", "U-5")
 def test_people_find_the_pages_in_airflow_and_answer_there(world: World) -> None:
-    submitted = world.submit(ON_CONDITION, world.register(replace(models.RATE_REFIT, workload=ON_CONDITION)))
+    submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     run = f"{world.url}/dags/{submitted.dag_id}/runs/{quote(submitted.run_id, safe='')}"
     expect.set_options(timeout=60_000)

@@ -9,8 +9,8 @@ import pytest
 
 from airlock.core.audit import Event, Kind
 from airlock.core.release import State
-from airlock.demo import models
 from airlock.services.reconcile import Found, Report, reconcile_all
+from tests.support.small_workloads import RED
 from tests.system.conftest import Submitted, World, until
 
 DAG = "airlock__reconcile"
@@ -53,24 +53,24 @@ def changes(submitted: Submitted) -> set[tuple[str, str, str]]:
 
 @pytest.mark.requirement("E-1")
 def test_what_airflow_knows_and_the_store_does_not_is_appended_once(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
+    submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     _change_by_hand(world, submitted)
-    change_in_database(submitted, "checks.privacy", "failed")
+    change_in_database(submitted, "checks.security", "failed")
 
     log = run_dag(world)
     outcomes = submitted.events(Kind.TASK_OUTCOME)
-    found = [(event.data["state"], event.data["source"]) for event in outcomes if _is_privacy(event)]
+    found = [(event.data["state"], event.data["source"]) for event in outcomes if _is_security(event)]
     assert found == [("success", "operator"), ("failed", "reconciled")]
     assert all(event.data["ended"] for event in outcomes if event.data["source"] == "reconciled")
     assert {
         ("petra", "create_xcom_entry", "promote"),
-        ("admin", "patch_task_instance", "gates.bias"),
+        ("admin", "patch_task_instance", "checks.documentation"),
         ("petra", "post_clear_task_instances", ""),
     } <= changes(submitted)
     assert "s3cret" not in str(submitted.events(Kind.AIRFLOW_CHANGED))
-    assert "admin: patch_task_instance gates.bias at " in log
-    assert "the outcome of checks.privacy, try 1 was missing; Airflow says failed" in log
+    assert "admin: patch_task_instance checks.documentation at " in log
+    assert "the outcome of checks.security, try 1 was missing; Airflow says failed" in log
     assert [found for found in look(world).findings if found.release_id == submitted.release_id] == []
 
     _end_and_delete(world, submitted)
@@ -85,8 +85,8 @@ def test_what_airflow_knows_and_the_store_does_not_is_appended_once(world: World
     assert recorded.data == again.to_data()
 
 
-def _is_privacy(event: Event) -> bool:
-    return bool(event.data["task_id"] == "checks.privacy")
+def _is_security(event: Event) -> bool:
+    return bool(event.data["task_id"] == "checks.security")
 
 
 def ask(world: World, user: str, method: str, path: str, body: dict[str, object] | None = None) -> None:
@@ -105,16 +105,16 @@ def _change_by_hand(world: World, submitted: Submitted) -> None:
     tasks = f"{submitted.path}/taskInstances"
     xcom = {"key": "forged", "value": "s3cret"}
     ask(world, "petra", "POST", f"{tasks}/promote/xcomEntries", xcom)
-    ask(world, "admin", "PATCH", f"{tasks}/gates.bias", {"new_state": "failed"})
+    ask(world, "admin", "PATCH", f"{tasks}/checks.documentation", {"new_state": "failed"})
     clear = {
         "dry_run": False,
         "only_failed": False,
         "dag_run_id": submitted.run_id,
-        "task_ids": ["gates.drift"],
+        "task_ids": ["gates.performance"],
     }
     ask(world, "petra", "POST", f"/dags/{submitted.dag_id}/clearTaskInstances", clear)
-    until(lambda: "again" if _tries(world, submitted, "gates.drift") == 2 else "", 120)
-    submitted.wait_for_task("gates.drift", {"success"})
+    until(lambda: "again" if _tries(world, submitted, "gates.performance") == 2 else "", 120)
+    submitted.wait_for_task("gates.performance", {"success"})
 
 
 def _tries(world: World, submitted: Submitted, task_id: str) -> int:

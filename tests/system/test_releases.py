@@ -9,6 +9,7 @@ from airlock.core.release import State
 from airlock.demo import models
 from airlock.services.announce import outcome_sentence
 from airlock.services.watch import answer_release
+from tests.support.small_workloads import RED
 from tests.system.conftest import World, until
 
 
@@ -71,9 +72,7 @@ def test_a_small_refit_is_promoted_without_a_human(world: World) -> None:
 @pytest.mark.requirement("A-1", "A-2", "E-1")
 def test_nobody_gets_round_the_approval(world: World) -> None:
     """Viewer, submitter with the right role, state by hand, forged XCom: nothing promotes anything."""
-    before = world.champion(models.APPROVAL)
-    version = world.register(models.APPROVAL_BOOSTED)
-    submitted = world.submit(models.APPROVAL, version, user="omar")
+    submitted = world.submit_small(RED, user="omar")
     assert submitted.wait() is State.WAITING
     seat = f"{submitted.path}/taskInstances/seat"
     body = {"chosen_options": ["Approve"], "params_input": {"comment": "I say so"}}
@@ -96,7 +95,7 @@ def test_nobody_gets_round_the_approval(world: World) -> None:
 
     assert submitted.wait(through_waiting=True) is State.REFUSED
     submitted.finished()
-    assert world.champion(models.APPROVAL) == before
+    assert world.deployment.registry.champion(RED) is None
     refused = submitted.events(Kind.PROMOTION_REFUSED)[0].data["problems"]
     assert refused == ["the audit store holds no approval by governance-analyst, risk-officer"]
     assert not submitted.events(Kind.APPROVAL_RECORDED)
@@ -111,20 +110,18 @@ def test_nobody_gets_round_the_approval(world: World) -> None:
 
 @pytest.mark.requirement("A-2", "A-7")
 def test_one_person_fills_one_seat_and_a_changed_model_voids_the_approval(world: World) -> None:
-    before = world.champion(models.APPROVAL)
-    version = world.register(models.APPROVAL_BOOSTED)
-    submitted = world.submit(models.APPROVAL, version)
+    submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     answer(world, submitted.release_id, "omar", seat=1)
     with pytest.raises(Exception, match="one person fills one seat"):
         answer(world, submitted.release_id, "omar", seat=2)
     assert submitted.events(Kind.APPROVAL_REFUSED)[0].actor == "omar"
     # Someone swaps the model file behind the registry's back, after the first approval.
-    store = world.settings.home / "mlflow-artifacts" / models.APPROVAL
+    store = world.settings.home / "mlflow-artifacts" / RED
     changed = [
         path
         for path in store.rglob("model.skops")
-        if world.deployment.registry.version(models.APPROVAL, version).run_id in str(path)
+        if world.deployment.registry.version(RED, submitted.version).run_id in str(path)
     ]
     assert len(changed) == 1
     changed[0].write_bytes(changed[0].read_bytes() + b"\0")
@@ -132,12 +129,12 @@ def test_one_person_fills_one_seat_and_a_changed_model_voids_the_approval(world:
     assert submitted.wait(through_waiting=True) is State.REFUSED
     problems = submitted.events(Kind.PROMOTION_REFUSED)[0].data["problems"]
     assert problems == ["the model files changed after the release was frozen"]
-    assert world.champion(models.APPROVAL) == before
+    assert world.deployment.registry.champion(RED) is None
 
 
 @pytest.mark.requirement("A-5", "A-6")
 def test_a_rejection_needs_a_reason_and_closes_the_other_seat(world: World) -> None:
-    submitted = world.submit(models.APPROVAL, world.register(models.APPROVAL_BOOSTED))
+    submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     with pytest.raises(Exception, match="at least 10 characters"):
         answer(world, submitted.release_id, "grace", "Reject", comment="no")

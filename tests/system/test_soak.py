@@ -25,8 +25,7 @@ def test_airflow_killed_at_any_moment_goes_on_after_a_restart(world: World) -> N
     sys.stderr.write(f"AIRLOCK_SOAK_SEED={seed}\n")
     moments = np.random.default_rng(seed)
     for cut in range(CUTS):
-        version = world.register(models.RATE_REFIT)
-        submitted = world.submit(models.RATE_TYPE, version)
+        submitted = world.submit(models.RATE_TYPE, world.register(models.RATE_REFIT))
         pause = float(moments.uniform(0, 10))
         time.sleep(pause)
         world.cut_the_power()
@@ -35,5 +34,5 @@ def test_airflow_killed_at_any_moment_goes_on_after_a_restart(world: World) -> N
         assert submitted.wait(through_waiting=True, seconds=300) is State.PROMOTED
         seconds = time.monotonic() - began
         sys.stderr.write(f"cut {cut + 1} after {pause:.1f} s: promoted {seconds:.0f} s after the restart\n")
-        assert world.champion(models.RATE_TYPE) == version
+        assert world.champion(models.RATE_TYPE) == submitted.version
         assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1

@@ -24,8 +24,6 @@ from airlock.services.monitor import evaluated
 from airlock.services.moves import moves_of
 from tests.system.conftest import World, airlock, until
 
-pytestmark = pytest.mark.soak
-
 WATCHED = models.APPROVAL
 DAG = f"monitor__{WATCHED}"
 
@@ -147,7 +145,7 @@ def test_windows_and_champions_are_assets_that_other_dags_can_wait_for(watched: 
 def _asset_events(world: World) -> dict[str, list[dict[str, Any]]]:
     client = world.client("admin")
     assets = client.request("GET", "/assets", params={"limit": 100}).json()["assets"]
-    found = client.request("GET", "/assets/events", params={"limit": 100, "order_by": "id"}).json()
+    found = client.request("GET", "/assets/events", params={"limit": 100, "order_by": "timestamp"}).json()
     names = {one["id"]: one["uri"] for one in assets}
     told: dict[str, list[dict[str, Any]]] = {}
     for event in found["asset_events"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from airlock.core.errors import (
     UnavailableError,
 )
 from airlock.core.release import State
+from airlock.ports import ModelVersion
 from airlock.services import rollback as service
 from airlock.services.adopt import adopt
 from airlock.services.deployment import SYSTEM
@@ -102,6 +104,24 @@ def test_the_version_before_takes_over_and_everything_says_so(world: World) -> N
     kinds = [entry.event.kind for entry in world.deployment.audit.events(workload=WORKLOAD)][-3:]
     assert kinds == [Kind.ROLLBACK_STARTED, Kind.INCIDENT_OPENED, Kind.ROLLBACK_FINISHED]
     assert world.events(Kind.CONFLICT) == []
+
+
+def test_the_trial_runs_while_the_registry_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = world.deployment.registry
+    ask = registry.champion
+    seen = []
+
+    def champion(name: str) -> ModelVersion | None:
+        end = time.monotonic() + 20
+        while not world.trials.tried and time.monotonic() < end:
+            time.sleep(0.01)
+        seen.append(list(world.trials.tried))
+        return ask(name)
+
+    monkeypatch.setattr(registry, "champion", champion)
+    back(world)
+    assert seen[0] == ["weights 2"]
+    assert world.trials.tried == ["weights 2"], "and it is not run again"
 
 
 def test_every_check_is_named_in_the_stored_plan(world: World) -> None:

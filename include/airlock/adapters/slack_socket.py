@@ -28,6 +28,10 @@ ENDPOINT = "/airlock/slack/actions"
 SECONDS = 2.5
 """Slack waits three for an answer, and sends it again then."""
 
+PING_SECONDS = 1.0
+"""Between two looks whether the connection still stands. A dead one is replaced after about five of them, and
+what people press meanwhile waits; slack-sdk's own five seconds make that half a minute."""
+
 REMEMBERED = 1000
 """Envelopes that are known again when Slack repeats them."""
 
@@ -91,7 +95,7 @@ class SlackSocket:
 
         token = self._settings.slack_app_token.get_secret_value()
         web = WebClient(base_url=self._settings.slack_api, timeout=10, retry_handlers=[])
-        client = SocketModeClient(app_token=token, web_client=web, logger=log)
+        client = SocketModeClient(app_token=token, web_client=web, logger=log, ping_interval=PING_SECONDS)
         client.socket_mode_request_listeners.append(received)
         return client
 

@@ -25,7 +25,7 @@ from airlock.services.panel import request_panel
 from airlock.services.promote import promote
 from airlock.services.publish import require_published
 from airlock.services.requests import answer_problem, words_problem
-from airlock.services.rollback_checks import Desk, Plan, make_plan
+from airlock.services.rollback_checks import Desk, Plan, early_trial, make_plan
 
 WAIT_SECONDS = 20.0
 """How long another move may take before a rollback believes that whoever made it is gone."""
@@ -89,12 +89,13 @@ def rollback(
     if resumed is not None:
         return resumed
     desk = Desk(deployment, workload, policy, moves)
-    now = _champion(deployment, desk.model)
-    if (earlier := _done_before(desk, wish, now=now, to=to, leaving=leaving)) is not None:
-        return earlier
-    if problem := _pointless(now, to, leaving):
-        raise _refused(deployment, workload, wish, [problem])
-    plan = make_plan(desk, now, to, progress=progress)
+    with early_trial(desk, to):
+        now = _champion(deployment, desk.model)
+        if (earlier := _done_before(desk, wish, now=now, to=to, leaving=leaving)) is not None:
+            return earlier
+        if problem := _pointless(now, to, leaving):
+            raise _refused(deployment, workload, wish, [problem])
+        plan = make_plan(desk, now, to, progress=progress)
     if to is not None and plan.how == "quarantine":
         raise _refused(deployment, workload, wish, plan.considered[-1].problems, plan)
     started = _start(deployment, plan, moves.next_number, wish, acting)

@@ -7,8 +7,9 @@ understands today's data, and answers in the sandbox. What cannot be found out c
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +130,7 @@ class Desk:
     workload: Workload
     policy: Policy
     moves: Moves
+    trials: dict[str, Future[Check]] = field(default_factory=dict)
     _again: Again | None = field(default=None)
 
     @property
@@ -241,10 +243,11 @@ def _policy(desk: Desk, release_id: str) -> Check:
 
 def _content(desk: Desk, version: str, release_id: str) -> list[Check]:
     """Tags and files in the registry, the data of today, and a trial; side by side, because each waits."""
-    frozen = open_case(desk.deployment, release_id).manifest.candidate if release_id else None
+    frozen = _frozen(desk, release_id) if release_id else None
     with ThreadPoolExecutor(2) as pool:
-        # A frozen version's files are in the evidence store: its trial need not wait for the registry.
-        trial = None if frozen is None else pool.submit(_trial, desk, frozen)
+        trial = desk.trials.get(version)
+        if trial is None and frozen is not None:
+            trial = pool.submit(_trial, desk, frozen)
         registered = pool.submit(_registered, desk, version, frozen)
         checks, found = registered.result()
         if found is None:
@@ -252,6 +255,25 @@ def _content(desk: Desk, version: str, release_id: str) -> list[Check]:
         checks.append(_features(desk, found))
         tried = trial or pool.submit(_trial, desk, found)
         return [*checks, tried.result()]
+
+
+def _frozen(desk: Desk, release_id: str) -> ArtifactRef:
+    """The files a release froze. They are in the evidence store: a trial of them needs no registry."""
+    return open_case(desk.deployment, release_id).manifest.candidate
+
+
+@contextmanager
+def early_trial(desk: Desk, to: str | None) -> Iterator[None]:
+    """Begin the trial of the version that is probably looked at first, while other things are asked.
+
+    By itself the first answer of the registry takes as long as a trial: MLflow's client is imported for it.
+    Nothing is decided by this; when another version is looked at first, the trial was for nothing.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        for version in _order(desk, desk.moves.champion or "", to)[:1]:
+            if release_id := desk.moves.release_of(version):
+                desk.trials[version] = pool.submit(lambda: _trial(desk, _frozen(desk, release_id)))
+        yield
 
 
 def _registered(
