@@ -12,7 +12,7 @@ PIP_VERSION := 26.3
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 # One more than there are cores: the tests of a real Airflow wait half of their time.
 WORKERS ?= 3
-PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The first of these that is Python 3.11 to 3.13 and able to make a virtual environment.
 # Override with `make venv PYTHON=/path/to/python`.

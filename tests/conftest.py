@@ -16,7 +16,8 @@ import pytest
 
 _SKIPS = pytest.StashKey[list[str]]()
 _HOME = pytest.StashKey[Path]()
-_SYSTEM = Path(__file__).parent / "system"
+_SYSTEM = "tests/system/"
+_CLUSTER = f"{_SYSTEM}test_cluster.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # As in the sandbox. Read when numba is first imported, so it cannot differ between test files.
         "NUMBA_DISABLE_JIT": "1",
+        # Tests run beside each other; threads of one would fight for the cores of the others.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
     }
 
 
@@ -63,13 +67,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note what each test proves (it reaches the JUnit report), and choose by ``--requirement``.
 
-    With ``--dist loadgroup`` the tests of a file run in one process, and so do all that share one Airflow.
-    They come first: half of their time they wait, and other tests fill it.
+    Those of a real Airflow come first: half of their time they wait, and other tests fill it.
     """
-    items.sort(key=lambda item: _SYSTEM not in item.path.parents)
-    for item in items:
-        alone = _SYSTEM not in item.path.parents or item.path.stem == "test_cluster"
-        item.add_marker(pytest.mark.xdist_group(str(item.path) if alone else "world"))
+    items.sort(key=lambda item: not item.nodeid.startswith(_SYSTEM))
     wanted = set(config.getoption("--requirement"))
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
@@ -100,6 +100,22 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _reason(report: Any) -> str:
     return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, as ``loadfile`` does, and so all that share one Airflow."""
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduling = LoadFileScheduling(config, log)
+    file_of = scheduling._split_scope
+
+    def group_of(nodeid: str) -> str:
+        file = str(file_of(nodeid))
+        return _SYSTEM if file.startswith(_SYSTEM) and file != _CLUSTER else file
+
+    scheduling._split_scope = group_of
+    return scheduling
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -31,6 +31,7 @@ from airlock.core.errors import ConfigurationError, ConflictError, InvalidInputE
 from airlock.proof import hash_leaf
 from tests.support.databases import Backend, Postgres, insert_of, integrate_all, losing_proxy, make_event
 from tests.support.deployments import START_US, ManualClock, messages_of
+from tests.support.private_postgres import MissingError, PrivatePostgres, private_postgres
 
 FORK = multiprocessing.get_context("fork")
 WRITERS, EVENTS = 4, 50
@@ -631,6 +632,39 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(sqlite_backe
     assert "free disk space" in caught.value.fix
     assert acknowledged
     whole(sqlite_backend, acknowledged, at_most_more=0)
+
+
+@pytest.mark.slow
+def test_postgresql_without_space_is_unavailable_and_goes_on_when_there_is_some(tmp_path: Path) -> None:
+    try:
+        with private_postgres(flush_us=0) as server:
+            _fill_postgresql(server)
+    except MissingError as missing:
+        pytest.skip(str(missing))
+
+
+def _fill_postgresql(server: PrivatePostgres) -> None:
+    backend = Backend("postgresql", server.url)
+    backend.open().migrate()
+    backend.close()
+    # The write-ahead log is in files of 16 MB, which have to be possible.
+    server.limit_files(17_000_000)
+    store = backend.open()
+    acknowledged: list[str] = []
+
+    def fill() -> None:
+        for n in range(5_000):
+            store.append(make_event(f"k{n}", data={"a": os.urandom(10_000).hex()}))
+            acknowledged.append(f"k{n}")
+
+    with pytest.raises(UnavailableError, match="could not extend file") as caught:
+        fill()
+    assert "free disk space" in caught.value.fix
+    backend.close()
+    server.limit_files(None)
+    assert len(acknowledged) > 100
+    whole(backend, acknowledged, at_most_more=0)
+    backend.close()
 
 
 def _fill(url: str, pipe: Any, limit: int) -> None:

@@ -84,6 +84,13 @@ class PrivatePostgres:
         # They are nobody's children here, so they are waited for by looking.
         psutil.wait_procs(family, timeout=10)
 
+    def limit_files(self, size: int | None) -> None:
+        """Let sessions that begin from now on write no file beyond so many bytes, as on a full disk."""
+        leader, *_ = self._family()
+        limit = f"{'unlimited' if size is None else size}:unlimited"
+        command = ["prlimit", f"--pid={leader.pid}", f"--fsize={limit}"]
+        subprocess.run(command, check=True, **self._user)
+
     def processor_seconds(self) -> float:
         """Processor time of the server so far, sessions that have ended included."""
         leader, *others = self._family()

@@ -12,12 +12,14 @@ import pytest
 from airlock.core.audit import Kind
 from airlock.core.release import State
 from airlock.core.task import APPROVALS_DAG, DELEGATE_DAG
+from airlock.services.announce import outcome_sentence
 from airlock.services.conditions import list_conditions
 from airlock.services.follow import start_request
 from airlock.services.watch import answer_release
 from tests.support.fake_slack import press, signed, submit
 from tests.support.small_workloads import CLOSES_SOON, IN_SLACK, ON_CONDITION, RED
 from tests.system.conftest import Submitted, World, until
+from tests.system.test_releases import answer
 
 pytestmark = pytest.mark.requirement("A-3")
 
@@ -171,18 +173,29 @@ def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) ->
     until(lambda: "yes" if "rolled back" in thread(world, analyst) else "", 60)
 
 
-@pytest.mark.requirement("A-5")
-def test_a_rejection_in_slack_has_words_and_ends_the_release(world: World) -> None:
+@pytest.mark.requirement("A-5", "A-6")
+def test_a_rejection_has_words_ends_the_release_and_closes_the_other_seat(world: World) -> None:
     submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     officer = message_of(world, submitted, "risk-officer")
     analyst = message_of(world, submitted, "governance-analyst")
+    with pytest.raises(Exception, match="at least 10 characters"):
+        answer(world, submitted.release_id, "grace", "Reject", comment="no")
     push(world, officer, "reject", "ravi")
     refused = fill_in(world, "no", "ravi")
     assert "at least 10 characters" in refused.json()["errors"]["text"]
-    fill_in(world, "Show a month of shadow traffic first.", "ravi")
+    words = "Show a month of shadow traffic first."
+    fill_in(world, words, "ravi")
     says(world, officer, "rejected by ravi")
-    assert "Show a month of shadow traffic first." in world.slack.text(officer)
+    assert words in world.slack.text(officer)
     assert submitted.wait(through_waiting=True) is State.REJECTED
+    assert submitted.finished() == "success"
     says(world, analyst, "closed: the release is rejected")
     assert world.slack.buttons(officer) == world.slack.buttons(analyst) == {}
+    assert submitted.task_state("seat", 0) == "skipped"
+    _, sentence = outcome_sentence(world.deployment, submitted.release())
+    assert f"rejected by ravi (risk-officer): {words}" in sentence
+    announced = submitted.events(Kind.RELEASE_ANNOUNCED)[0].data["message"]
+    assert "rejected by ravi" in announced
+    assert words not in announced, "what people write is kept once, so that it can be erased"
+    until(lambda: "yes" if "upstream_failed" in submitted.outcomes().get("promote", []) else "", 30)

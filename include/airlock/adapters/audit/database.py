@@ -234,7 +234,7 @@ class Database:
             fix = "start the database and check AIRLOCK_AUDIT_URL"
             if "no such table" in cause or 'relation "event" does not exist' in cause:
                 fix = _MIGRATE
-            elif "disk" in cause or "full" in cause or "No space" in cause:
+            elif any(word in cause for word in ("disk", "full", "No space", "could not extend file")):
                 fix = "free disk space; nothing was half written"
             elif "permission denied" in cause:
                 fix = "use a role that may do this; `airlock audit roles` says which there are"
