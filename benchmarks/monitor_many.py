@@ -67,22 +67,12 @@ def log_two_days(deployment: Deployment, name: str, end: datetime) -> None:
     """Answer real applications with the champion, up to the minute of the schedule."""
     import pandas as pd
 
-    workload = deployment.config.workload(name)
-    version, model = models.load_champion(deployment.settings, name)
     end_us = int(end.timestamp() * 1_000_000)
-    root = deployment.settings.data_root
-    weeks.replay(
-        model,
-        pd.read_parquet(root / "loanapp" / "batches" / "clean.parquet"),
-        root / LOG,
-        Window(start_us=end_us - 2 * DAY_US, end_us=end_us),
-        features=workload.model.features,
-        sensitive=list(workload.data.sensitive),
-        target=workload.model.target,
-        threshold=models.RATE_CHAMPION.threshold,
-        version=version,
-        policy=workload.policy,
-    )
+    settings = deployment.settings
+    rows = pd.read_parquet(settings.data_root / "loanapp" / "batches" / "clean.parquet")
+    window = Window(start_us=end_us - 2 * DAY_US, end_us=end_us)
+    threshold = models.RATE_CHAMPION.threshold
+    weeks.replay(settings, deployment.config.workload(name), rows, window, threshold=threshold)
 
 
 def wait_for_schedule(client: AirflowClient, names: list[str], schedule: str) -> None:

@@ -53,23 +53,10 @@ def finished(world: World, dag_id: str, run_id: str) -> str:
 
 def log_a_bad_week(world: World, window: Window) -> None:
     """The applications of the evaluation batch, answered by the champion, read from the wrong column."""
-    workload = world.deployment.config.workload(WATCHED)
-    assert workload.monitoring is not None
-    version, model = models.load_champion(world.settings, workload.model.registered_model)
     rows = pd.read_parquet(world.settings.data_root / "loanapp" / "batches" / "clean.parquet")
-    weeks.replay(
-        model,
-        rows,
-        world.settings.data_root / str(workload.monitoring.log.parquet),
-        window,
-        features=workload.model.features,
-        sensitive=list(workload.data.sensitive),
-        target=workload.model.target,
-        threshold=models.APPROVAL_BOOSTED.threshold,
-        version=version,
-        policy=workload.policy,
-        column=0,
-    )
+    workload = world.deployment.config.workload(WATCHED)
+    threshold = models.APPROVAL_BOOSTED.threshold
+    weeks.replay(world.settings, workload, rows, window, threshold=threshold, column=0)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airlock.core.audit import Event, Kind
-from airlock.core.errors import NotFoundError, UnavailableError
+from airlock.core.errors import UnavailableError
 from airlock.core.monitoring import Action
 from airlock.core.production import DAY_US, Window, moment
 from airlock.core.release import State
@@ -144,22 +144,9 @@ class DriftStory(Story):
 
     def _log_week(self, number: int, week: Week, window: Window) -> None:
         workload = self._deployment.config.workload(WORKLOAD)
-        if workload.monitoring is None:
-            raise NotFoundError(f"{WORKLOAD} is not monitored", fix="give its file a section `monitoring`")
-        version, model = models.load_champion(self._settings, workload.model.registered_model)
-        weeks.replay(
-            model,
-            weeks.week(self._pools, week.moved, number, ROWS),
-            self._settings.data_root / str(workload.monitoring.log.parquet),
-            window,
-            features=workload.model.features,
-            sensitive=list(workload.data.sensitive),
-            target=workload.model.target,
-            threshold=models.RATE_SMALL.threshold,
-            version=version,
-            policy=workload.policy,
-            column=week.column,
-        )
+        rows = weeks.week(self._pools, week.moved, number, ROWS)
+        threshold = models.RATE_SMALL.threshold
+        weeks.replay(self._settings, workload, rows, window, threshold=threshold, column=week.column)
 
     def _start(self, dag_id: str, logical_date: str = "") -> tuple[str, str]:
         started = self._client(SUBMITTER).trigger(dag_id, {}, logical_date=logical_date)

@@ -7,17 +7,21 @@ log is written by the recorder that any model server would use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from airlock.core.errors import NotFoundError
 from airlock.core.production import DAY_US, Window
 from airlock.demo.data import SEED, clean
+from airlock.demo.models import load_champion
 from airlock.record import Recorder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from airlock.adapters.settings import Settings
+    from airlock.core.workload import Workload
 
 COUNTY: Final = "suffolk"
 ROWS: Final = 160
@@ -79,26 +83,26 @@ def week(found: Pools, share: float, number: int, rows: int = ROWS) -> pd.DataFr
 
 
 def replay(
-    model: Any,
+    settings: Settings,
+    workload: Workload,
     rows: pd.DataFrame,
-    folder: Path,
     window: Window,
     *,
-    features: Sequence[str],
-    sensitive: Sequence[str],
-    target: str,
     threshold: float,
-    version: str,
-    policy: str,
     column: int = 1,
 ) -> int:
-    """Answer a week of applications with a model and log them, outcomes too; returns how many.
+    """Answer a week of applications with the champion and log them, outcomes too; returns how many.
 
     ``column`` is the one of ``predict_proba`` that the server takes; the first is the wrong one.
     """
-    scores = model.predict_proba(rows[list(features)])[:, column]
+    if workload.monitoring is None:
+        raise NotFoundError(f"{workload.name} is not monitored", fix="give its file a section `monitoring`")
+    version, model = load_champion(settings, workload.model.registered_model)
+    features = workload.model.features
+    scores = model.predict_proba(rows[features])[:, column]
     step = (window.end_us - window.start_us) // max(1, len(rows))
-    recorder = Recorder(folder, version=version, policy=policy)
+    folder = settings.data_root / str(workload.monitoring.log.parquet)
+    recorder = Recorder(folder, version=version, policy=workload.policy)
     records = rows.to_dict("records")
     for place, (row, score) in enumerate(zip(records, scores, strict=True)):
         when = window.start_us + place * step
@@ -110,9 +114,10 @@ def replay(
             cost_usd=0.0001,
             caller="branch",
             unit="retail",
-            attributes={name: row[name] for name in sensitive},
+            attributes={name: row[name] for name in workload.data.sensitive},
             time_us=when,
         )
-        recorder.label(name, int(row[target]), time_us=min(when + DAY_US, window.end_us - 1))
+        outcome = int(row[workload.model.target])
+        recorder.label(name, outcome, time_us=min(when + DAY_US, window.end_us - 1))
     recorder.close(30)
     return recorder.written
