@@ -98,7 +98,8 @@ def test_the_retrained_version_came_as_a_release_like_any_other(left: Left) -> N
     submitted = found.data(Kind.RETRAIN_SUBMITTED) or {}
     release = find_release(left.deployment, submitted["release"])
     assert state_of(left.deployment, release) is State.ROLLED_BACK
-    assert len(release.all(Kind.APPROVAL_RECORDED)) == 2
+    (decided,) = release.all(Kind.RELEASE_DECIDED)
+    assert (decided.data["outcome"], decided.data["track"], decided.data["seats"]) == ("ALLOW", "green", [])
     tags = left.deployment.registry.version(WORKLOAD, "2").tags
     assert tags["airlock.parent_version"] == "1"
     assert tags["airlock.training_source"] == f"production log of {left.proposals[2].data['window']}"
