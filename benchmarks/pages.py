@@ -37,7 +37,8 @@ from tests.support.deployments import (
 )
 from tests.unit.test_web import FakeManager, User
 
-from airlock.core.audit import Kind
+from airlock.adapters.audit.columns import COLUMNS, NAMES, values_of
+from airlock.core.audit import Event, Kind
 from airlock.core.canonical import canonical_json, digest_of
 from airlock.core.evidence import SCORE, GateResult, Metric, Verdict
 from airlock.services.decide import decide
@@ -56,6 +57,7 @@ NUMBERS = {"bias": 190, "drift": 90, "performance": 45, "privacy": 12, "leakage"
 TRACKS = ("green", "green", "yellow", "red")
 SEATS = {"green": [], "yellow": ["ml-platform-engineer"], "red": ["governance-analyst", "risk-officer"]}
 PART = 5000
+INSERT = f"INSERT INTO event ({NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608  # ours
 LIMIT_REVIEW, LIMIT_DASHBOARD, LIMIT_BYTES = 150.0, 300.0, 100_000
 
 
@@ -121,9 +123,9 @@ def fill_log(world: World, count: int, workloads: int) -> int:
         driver: Any = connection.driver_connection
         driver.execute("BEGIN")
         for number in range(count):
-            bodies = [(canonical_json(one).decode(),) for one in release(number, count, workloads)]
-            driver.executemany("INSERT INTO event (body) VALUES (?)", bodies)
-            written += len(bodies)
+            events = [Event.from_bytes(canonical_json(one)) for one in release(number, count, workloads)]
+            driver.executemany(INSERT, [values_of(event) for event in events])
+            written += len(events)
         driver.commit()
     sequence(world)
     return written
