@@ -1,9 +1,9 @@
 """Many workloads whose windows end in the same minute, in a real Airflow: is any schedule missed?
 
-    python -m benchmarks.monitor_many                  200 workloads, half an hour
+    python -m benchmarks.monitor_many                  200 workloads, three quarters of an hour
     python -m benchmarks.monitor_many --workloads 20
 
-Each workload has a model of its own, a log of a day of real applications (they share the file), and a daily
+Each workload has a model of its own, two days of real applications in a log that all share, and a daily
 schedule at the same minute. It is the first window of each, so each also makes the baseline of its champion
 by scoring in the sandbox, which later windows do not. Measured from that minute to the end of the last DAG
 run; an hour is what one window of an hourly schedule has. The exit code is 1 when a run is missing, failed

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from airlock.adapters.audit import SqlAuditStore
 from tests.support.databases import DSN, Backend, Postgres
 from tests.support.deployments import fast_folder
+from tests.support.private_postgres import MissingError, PrivatePostgres, private_postgres
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,16 @@ def postgres() -> Iterator[Postgres]:
         )
     yield made
     made.drop()
+
+
+@pytest.fixture
+def private() -> Iterator[PrivatePostgres]:
+    """A server of one's own, which may be killed or run out of space."""
+    try:
+        with private_postgres(flush_us=0) as server:
+            yield server
+    except MissingError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from airlock.core.errors import ConfigurationError, ConflictError, InvalidInputE
 from airlock.proof import hash_leaf
 from tests.support.databases import Backend, Postgres, insert_of, integrate_all, losing_proxy, make_event
 from tests.support.deployments import START_US, ManualClock, messages_of
-from tests.support.private_postgres import MissingError, PrivatePostgres, private_postgres
+from tests.support.private_postgres import PrivatePostgres
 
 FORK = multiprocessing.get_context("fork")
 WRITERS, EVENTS = 4, 50
@@ -635,20 +635,14 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(sqlite_backe
 
 
 @pytest.mark.slow
-def test_postgresql_without_space_is_unavailable_and_goes_on_when_there_is_some(tmp_path: Path) -> None:
-    try:
-        with private_postgres(flush_us=0) as server:
-            _fill_postgresql(server)
-    except MissingError as missing:
-        pytest.skip(str(missing))
-
-
-def _fill_postgresql(server: PrivatePostgres) -> None:
-    backend = Backend("postgresql", server.url)
+def test_postgresql_without_space_is_unavailable_and_goes_on_when_there_is_some(
+    private: PrivatePostgres,
+) -> None:
+    backend = Backend("postgresql", private.url)
     backend.open().migrate()
     backend.close()
     # The write-ahead log is in files of 16 MB, which have to be possible.
-    server.limit_files(17_000_000)
+    private.limit_files(17_000_000)
     store = backend.open()
     acknowledged: list[str] = []
 
@@ -661,7 +655,7 @@ def _fill_postgresql(server: PrivatePostgres) -> None:
         fill()
     assert "free disk space" in caught.value.fix
     backend.close()
-    server.limit_files(None)
+    private.limit_files(None)
     assert len(acknowledged) > 100
     whole(backend, acknowledged, at_most_more=0)
     backend.close()

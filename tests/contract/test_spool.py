@@ -35,7 +35,7 @@ from tests.support.databases import (
     verify_log,
 )
 from tests.support.deployments import ManualClock
-from tests.support.private_postgres import MissingError, PrivatePostgres, private_postgres
+from tests.support.private_postgres import PrivatePostgres
 
 FORK = multiprocessing.get_context("fork")
 SPOOLABLE = [kind for kind in Kind if kind.spoolable]
@@ -491,15 +491,6 @@ def test_a_kill_at_any_line_of_keeping_loses_nothing_that_was_acknowledged(
 
 
 # A real server that stops
-
-
-@pytest.fixture
-def private() -> Iterator[PrivatePostgres]:
-    try:
-        with private_postgres(flush_us=0) as server:
-            yield server
-    except MissingError as missing:
-        pytest.skip(str(missing))
 
 
 def _record_until_told(url: str, folder: Path, writer: int, pipe: Any) -> None:

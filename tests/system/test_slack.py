@@ -107,8 +107,8 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
 
     # Ravi lets petra answer in his place; she fills the seat that waits already, though Airflow asks others.
     today = datetime.now(UTC).strftime("%Y-%m-%d")
-    conf = {"to": "petra", "roles": "risk-officer", "start": today, "until": day}
-    conf["reason"] = "On holiday for two weeks."
+    period = {"start": today, "until": day}
+    conf = {"to": "petra", "roles": "risk-officer", "reason": "On holiday for two weeks.", **period}
     start_request(world.deployment, world.client("ravi"), "delegation", DELEGATE_DAG, conf)
     until(lambda: "yes" if world.deployment.audit.events(kinds=[Kind.DELEGATION_GIVEN]) else "", 120)
     push(world, officer, "approve", "petra")

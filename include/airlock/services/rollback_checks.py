@@ -124,7 +124,7 @@ class Plan(Value):
 
 @dataclass
 class Desk:
-    """What the checks of one rollback share."""
+    """What the checks of one rollback share; ``trials`` are those that began early, by version."""
 
     deployment: Deployment
     workload: Workload
@@ -269,10 +269,11 @@ def early_trial(desk: Desk, to: str | None) -> Iterator[None]:
     By itself the first answer of the registry takes as long as a trial: MLflow's client is imported for it.
     Nothing is decided by this; when another version is looked at first, the trial was for nothing.
     """
+    version = next(iter(_order(desk, desk.moves.champion or "", to)), "")
+    release_id = desk.moves.release_of(version)
     with ThreadPoolExecutor(1) as pool:
-        for version in _order(desk, desk.moves.champion or "", to)[:1]:
-            if release_id := desk.moves.release_of(version):
-                desk.trials[version] = pool.submit(lambda: _trial(desk, _frozen(desk, release_id)))
+        if release_id:
+            desk.trials[version] = pool.submit(lambda: _trial(desk, _frozen(desk, release_id)))
         yield
 
 
