@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from airlock.adapters.supervisor import free_port
 
 FLUSH_US = 1000
 
@@ -39,9 +40,7 @@ class PrivatePostgres:
         )
         if root:
             shutil.chown(folder, "postgres", "postgres")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._data = folder / "data"
         self._call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
         settings = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -82,10 +83,18 @@ def port_problem(port: int) -> str:
 
 
 def free_port() -> int:
-    """A port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port nobody uses now.
+
+    It is below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere): one
+    of theirs would be taken by anybody while the server that it was chosen for is started again.
+
+    Raises:
+        UnavailableError: none was found.
+    """
+    for port in random.sample(range(20000, 32768), 1000):
+        if not port_problem(port):
+            return port
+    raise UnavailableError("no port is free", where=HOST, fix="end what listens on ports 20000 to 32767")
 
 
 class Supervisor:
@@ -184,7 +193,7 @@ class Supervisor:
                 where=str(running["url"]),
                 fix="use it, or stop it with `airlock down`",
             )
-        if problem := port_problem(self._port):
+        if problem := self._port_problem():
             raise ConflictError(
                 f"port {self._port} cannot be used: {problem}", where=HOST, fix="choose another with --port"
             )
@@ -202,6 +211,13 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
+
+    def _port_problem(self) -> str:
+        """Why the port cannot be used. What a killed supervisor started needs a moment to end."""
+        until = time.monotonic() + (STOP_SECONDS if self._state.was_killed() else 0)
+        while (problem := port_problem(self._port)) and time.monotonic() < until:
+            time.sleep(0.1)
+        return problem
 
     def _migrate(self, environment: dict[str, str]) -> None:
         log = self.logs / "migrate.log"
@@ -288,6 +304,10 @@ class RunState:
         except (FileNotFoundError, ValueError):
             return None
         return state if _start_time(state["pid"]) == state["started"] else None
+
+    def was_killed(self) -> bool:
+        """Whether the last supervisor ended without stopping what it had started."""
+        return self._path.exists() and self.read() is None
 
     def write(self, port: int, url: str) -> None:
         """Say that this process supervises now."""
