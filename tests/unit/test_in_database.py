@@ -1,9 +1,15 @@
-"""The SQL that other engines are given, run by DuckDB, against the comparison of arrays."""
+"""The SQL that other engines are given, run by DuckDB and by Spark, against the comparison of arrays."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,6 +22,7 @@ from airlock.profiles.compare import Comparison, compare
 from airlock.profiles.in_database import DUCKDB, SPARK, Relation, SqlEngine, compare_tables
 from airlock.profiles.source import FrameSource
 
+PYSPARK = "pyspark==4.0.1"
 HOSTILE = 'größe"; DROP TABLE reference; --'
 
 
@@ -41,13 +48,49 @@ def data(rows: int, seed: int, shift: float) -> pd.DataFrame:
 BEFORE, NOW = data(3000, 1, 0.0), data(2000, 2, 0.2)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[SqlEngine]:
+@pytest.fixture(scope="module", params=["duckdb", pytest.param("spark", marks=pytest.mark.soak)])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlEngine]:
+    with duckdb_engine() if request.param == "duckdb" else spark_engine(tmp_path_factory) as engine:
+        yield engine
+
+
+@contextmanager
+def duckdb_engine() -> Iterator[SqlEngine]:
     with duckdb.connect() as connection:
         for name, frame in (("reference", BEFORE), ("current", NOW)):
             connection.register(f"{name}_frame", frame)
             connection.execute(f'CREATE TABLE "{name}" AS FROM {name}_frame')
         yield SqlEngine(lambda sql: connection.execute(sql).fetchall(), DUCKDB)
+
+
+@contextmanager
+def spark_engine(folders: pytest.TempPathFactory) -> Iterator[SqlEngine]:
+    packages, data = folders.mktemp("packages"), folders.mktemp("tables")
+    # Half a gigabyte that no other test needs, so it is installed here and for this alone.
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages), PYSPARK]
+    subprocess.run(install, check=True)
+    for name, frame in (("reference", BEFORE), ("current", NOW)):
+        frame.set_axis([f"c{at}" for at in range(frame.shape[1])], axis=1).to_parquet(
+            data / f"{name}.parquet"
+        )
+    (data / "names.json").write_text(json.dumps(list(BEFORE.columns)))
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).parents[1] / "support" / "spark_rows.py"), str(data)],
+        env={**os.environ, "PYTHONPATH": str(packages)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None
+        assert answers is not None
+
+        def run(sql: str) -> list[tuple[Any, ...]]:
+            print(json.dumps(sql), file=asked, flush=True)
+            return [tuple(row) for row in json.loads(answers.readline())]
+
+        yield SqlEngine(run, SPARK)
+    assert process.returncode == 0
 
 
 def plain(one: Comparison) -> dict[str, Any]:

@@ -17,14 +17,14 @@ from airlock.core.errors import ConflictError
 from airlock.core.people import People, Person
 
 
-class _Started(Exception):
+class _StartedError(Exception):
     """The supervisor got as far as starting processes."""
 
 
 @pytest.fixture
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     def started(*_: object) -> None:
-        raise _Started
+        raise _StartedError
 
     monkeypatch.setattr(Supervisor, "_spawn", started)
     settings = Settings(home=tmp_path, config_dir=tmp_path / "project" / "config")
@@ -53,7 +53,7 @@ def test_the_port_is_waited_for_while_what_a_killed_supervisor_started_ends(
     assert RunState(tmp_path).was_killed()
     ending = threading.Timer(0.3, taken.close)
     ending.start()
-    with pytest.raises(_Started):
+    with pytest.raises(_StartedError):
         supervisor.start()
     ending.join()
 
