@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +42,25 @@ def test_each_process_imports_what_its_children_need(
     code = LOADED.format(command=command, executor=executor, wanted=wanted)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(heavy), done.stderr
+
+
+@pytest.mark.slow
+def test_what_tasks_import_when_they_run_was_imported_before() -> None:
+    """Operators import the services when they run, since whoever parses a DAG needs none of them."""
+    imported = {
+        statement.module
+        for file in Path(listener.__file__).parent.glob("*.py")
+        if file.name != "plugin.py"  # which the API server runs
+        for function in ast.walk(ast.parse(file.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for statement in ast.walk(function)
+        if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("airlock.")
+    }
+    assert len(imported) > 20
+    code = LOADED.format(command="scheduler", executor="LocalExecutor", wanted="RUN")
+    code += f"assert {imported!r} <= sys.modules.keys(), sorted({imported!r} - sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_imported_is_said_and_stops_nothing(
