@@ -44,6 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.system)
             item.add_marker(pytest.mark.slow)
+            if item.get_closest_marker("timeout") is None:
+                # The first test of a session waits for Airflow and the whole demo.
+                item.add_marker(pytest.mark.timeout(1800))
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -242,7 +245,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     add_small_workloads(base.config_dir)
     port = free_port()
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
-    demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env)
+    demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env, seconds=1500)
     assert demo.returncode == 0, demo.stderr[-3000:]
     with fake_slack() as slack:
         yield from _world(base, port, demo, slack)
