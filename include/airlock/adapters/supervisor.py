@@ -9,10 +9,12 @@ import random
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,9 +153,9 @@ class Supervisor:
             # A task killed hard is noticed after this long instead of five minutes.
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "10",
-            # A task that was queued when the machine died is taken over by the next scheduler once the old
-            # one's heartbeat is 30 s old; Airflow looks at the start, too early, and then every five minutes.
-            "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
+            # A scheduler that is held up for longer takes itself for dead and begins its tasks anew. One that
+            # creates the runs of 80 workloads at once on a busy machine was, for 70 s; the default is 30.
+            "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "15",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
@@ -204,6 +206,7 @@ class Supervisor:
             # First, so that it is at work when the first approval or adoption waits for it.
             self._children[SEQUENCER] = self._spawn(SEQUENCER, environment)
             self._migrate(environment)
+            _end_schedulers(self._settings.home / "airflow" / "airflow.db")
             for component in COMPONENTS[1:]:
                 self._children[component] = self._spawn(component, environment)
             if (self._settings.config_dir / "notifications.yaml").is_file():
@@ -289,6 +292,17 @@ class Supervisor:
             child.wait()
         self._children.clear()
         self._state.clear()
+
+
+def _end_schedulers(database: Path) -> None:
+    """Tell Airflow that no earlier scheduler lives, so that the next one takes over its tasks as it starts.
+
+    It would wait until the heartbeat of one that was killed is old, and ours is the only one there is.
+    """
+    with closing(sqlite3.connect(database, timeout=STOP_SECONDS)) as connection, connection:
+        connection.execute(
+            "UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running'"
+        )
 
 
 class RunState:
