@@ -35,6 +35,7 @@ from airlock.adapters.anchors import s3 as s3_module
 from airlock.adapters.anchors import slack as slack_module
 from airlock.adapters.anchors.rules import MAX_NOTE_BYTES
 from airlock.adapters.mlflow_registry import quiet_mlflow
+from airlock.adapters.supervisor import free_port
 from airlock.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -345,11 +346,8 @@ def slack_place(folder: Path, request: pytest.FixtureRequest) -> Place:
     def spoil() -> None:
         slack.messages[-1]["metadata"]["event_payload"]["note"] = "10 entries"
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = probe.getsockname()[1]
     base = "slack://C0123456789?base_url="
-    return Place("slack", base + slack.url, f"{base}http://127.0.0.1:{nobody}/api/", spoil)
+    return Place("slack", base + slack.url, f"{base}http://127.0.0.1:{free_port()}/api/", spoil)
 
 
 PLACES: dict[str, Callable[[Path, pytest.FixtureRequest], Place]] = {

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -299,7 +298,7 @@ def _end_schedulers(database: Path) -> None:
 
     It would wait until the heartbeat of one that was killed is old, and ours is the only one there is.
     """
-    with closing(sqlite3.connect(database, timeout=STOP_SECONDS)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(database, timeout=STOP_SECONDS)) as connection, connection:
         connection.execute(
             "UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running'"
         )
