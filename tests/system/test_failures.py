@@ -97,6 +97,7 @@ def test_a_supervisor_killed_in_the_middle_takes_its_airflow_with_it_and_the_rel
     for process in (scheduler, *scheduler.children(recursive=True), supervisor):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    assert airlock("status", env=world.env).returncode == 1
     world.up()
     assert submitted.wait(through_waiting=True, seconds=240) is State.PROMOTED
     assert world.champion(GREEN) == submitted.version
