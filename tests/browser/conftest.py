@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     # A machine that does much else at once is slow, and that proves nothing about the pages.
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=300_000)
     with chromium() as found:
         yield found
 

@@ -56,7 +56,7 @@ def test_everybody_can_use_every_page(
 def test_rest_describes_everything_that_a_page_shows(gallery: Gallery) -> None:
     """A field that is not described is refused, so each page is asked for as data too."""
     seen = set()
-    with httpx.Client(base_url=f"{gallery.url}/api", cookies={"as": "grace"}, timeout=60) as asked:
+    with httpx.Client(base_url=f"{gallery.url}/api", cookies={"as": "grace"}, timeout=300) as asked:
         for path in ("/overview", "/releases", "/workloads", "/incidents", "/waivers", "/audit"):
             found = asked.get(path)
             assert found.status_code == 200, path

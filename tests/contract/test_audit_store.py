@@ -559,7 +559,7 @@ def test_an_unreachable_database_says_so_in_seconds_without_its_password(url: st
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="does not answer") as caught:
             ask()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         assert "127.0.0.1" in caught.value.where
         assert "AIRLOCK_AUDIT_URL" in caught.value.fix
         assert "s3cret" not in messages_of(caught.value)
@@ -772,7 +772,7 @@ def test_a_writer_waits_for_another_and_does_not_starve(sqlite_backend: Backend)
     assert reader.execute("SELECT count(*) FROM event").fetchone() == (0,)
     started = time.monotonic()
     sqlite_backend.open().append(make_event())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert reader.execute("SELECT count(*) FROM event").fetchone() == (0,)
     reader.close()
 

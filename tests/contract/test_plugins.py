@@ -45,7 +45,7 @@ def airlock(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(folder), "AIRLOCK_CONFIG_DIR": str(ROOT / "config")},
     )
 

@@ -62,7 +62,7 @@ def start(settings: Settings, *words: str, **more: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, env=env, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def wait(probe: Callable[[], object], seconds: float = 90) -> None:
+def wait(probe: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not probe():
         assert time.monotonic() < end, "nothing happened"
@@ -73,7 +73,7 @@ def test_it_says_that_it_is_at_work_and_ends_when_it_is_told_to(
     settings: Settings, socket: FakeSocket
 ) -> None:
     silent = start(settings, "--check")
-    assert "has never looked at what there is to tell" in silent.communicate(timeout=90)[1]
+    assert "has never looked at what there is to tell" in silent.communicate(timeout=300)[1]
     assert silent.returncode == 1
     courier = start(settings, AIRLOCK_SLACK_APP_TOKEN="xapp-test")
     try:
@@ -81,7 +81,7 @@ def test_it_says_that_it_is_at_work_and_ends_when_it_is_told_to(
         assert start(settings, "--check").wait(90) == 0
     finally:
         courier.terminate()
-        _, said = courier.communicate(timeout=60)
+        _, said = courier.communicate(timeout=300)
     assert courier.returncode == 0, said
     assert "Telling governance, and listening to Slack over Socket Mode." in said
     assert not {TOKEN, SECRET, "xapp-test"} & set(said.split())
@@ -94,5 +94,5 @@ def test_without_channels_it_tells_nobody_and_works(settings: Settings) -> None:
         wait((settings.home / "courier.alive").is_file)
     finally:
         courier.terminate()
-        _, said = courier.communicate(timeout=60)
+        _, said = courier.communicate(timeout=300)
     assert (courier.returncode, "Telling no channel." in said) == (0, True)

@@ -271,7 +271,7 @@ def test_a_server_that_is_down_is_unavailable_within_seconds_and_keeps_its_passw
     started = time.monotonic()
     with pytest.raises(UnavailableError, match="MLflow failed") as caught:
         registry.champion(MODEL)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     # The text goes into task logs and, for ever, into the audit store.
     assert "s3cret" not in messages_of(caught.value)
     assert "127.0.0.1" in caught.value.where

@@ -377,7 +377,7 @@ def test_is_stopped_when_it_never_ends(attack: Attack, layers: Sequence[str]) ->
     )
     assert "ran longer than 1 s" in error.what
     assert "sandbox.seconds" in error.fix
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
 
 
 def test_is_stopped_when_it_prints_gigabytes(attack: Attack) -> None:
@@ -530,7 +530,7 @@ def test_dies_with_a_killed_parent(tmp_path: Path, layers: Sequence[str]) -> Non
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -45,6 +45,7 @@ def tab(
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", **options
     )
+    context.set_default_timeout(300_000)
     problems: list[str] = []
     page = context.new_page()
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -105,7 +105,7 @@ class Postgres:
             "POSTGRES_DB": str(self.server.database),
             **self.passwords,
         }
-        subprocess.run(["/bin/bash", str(script)], env=environment, check=True, timeout=60)
+        subprocess.run(["/bin/bash", str(script)], env=environment, check=True, timeout=600)
 
     def drop(self) -> None:
         with self.connect() as connection:
@@ -265,16 +265,18 @@ class Cluster:
 
     def wait_done(self) -> None:
         """Wait until the one-shot service has done its work."""
-        code = self._processes[ONE_SHOT].wait(300)
+        code = self._processes[ONE_SHOT].wait(600)
         assert code == 0, f"{ONE_SHOT} ended with {code}:\n{self.log(ONE_SHOT)[-3000:]}"
 
-    def wait_healthy(self, service: str, seconds: float = 240) -> None:
+    def wait_healthy(self, service: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+        """Wait until its health check is content, as the engine does, and return what it says."""
         end = time.monotonic() + seconds
         while (check := self.check(service)).returncode != 0:
             code = self._processes[service].poll()
             assert code is None, f"{service} ended with {code}:\n{self.log(service)[-3000:]}"
             assert time.monotonic() < end, f"{service}: {check.stderr[-500:]}\n{self.log(service)[-3000:]}"
             time.sleep(0.5)
+        return check
 
     def check(self, service: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a service's health check."""
@@ -292,7 +294,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=600,
         )
 
     def log(self, service: str) -> str:

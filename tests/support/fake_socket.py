@@ -44,13 +44,13 @@ class FakeSocket:
         connection, self.connection = self.connection, None
         connection.shutdown(2)
 
-    def wait_for(self, envelope_id: str, seconds: float = 20) -> dict[str, Any]:
+    def wait_for(self, envelope_id: str, seconds: float = 300) -> dict[str, Any]:
         """The acknowledgement of an envelope."""
         return self.until(
             lambda: [one for one in self.acknowledged if one["envelope_id"] == envelope_id], seconds
         )[0]
 
-    def until(self, probe: Any, seconds: float = 20) -> Any:
+    def until(self, probe: Any, seconds: float = 300) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := probe():

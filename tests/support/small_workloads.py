@@ -25,7 +25,7 @@ CLOSES_SOON = "closes-soon"
 """Asks for seconds; all others ask for days."""
 
 _GATES = ("documentation", "performance", "security")
-_SOON = {"expires_hours": 45 / 3600, "remind_hours": [3 / 3600], "escalate_hours": 6 / 3600}
+_SOON = {"expires_hours": 90 / 3600, "remind_hours": [3 / 3600], "escalate_hours": 6 / 3600}
 _POLICIES = {"0.1.0": (GREEN, RED, IN_SLACK, ON_CONDITION), "0.2.0": (CLOSES_SOON,)}
 
 

@@ -38,6 +38,9 @@ from tests.support.small_workloads import GREEN, add_small_workloads, small
 
 ROOT = Path(__file__).parents[2]
 
+PATIENCE = 600
+"""Seconds until a test says that something never comes: many times what it takes, also on a busy machine."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -165,7 +168,7 @@ class Submitted:
 
         return _run_path(self.dag_id, self.run_id)
 
-    def wait(self, *, through_waiting: bool = False, seconds: float = 240) -> State:
+    def wait(self, *, through_waiting: bool = False) -> State:
         return wait_for(
             self.world.deployment,
             self.world.client("admin"),
@@ -174,16 +177,16 @@ class Submitted:
             self.release_id,
             on_change=lambda _: None,
             through_waiting=through_waiting,
-            seconds=seconds,
+            seconds=PATIENCE,
         )
 
     @property
     def version(self) -> str:
         return self.release().version
 
-    def finished(self, seconds: float = 120) -> str:
+    def finished(self) -> str:
         """Wait for the end of the DAG run and return its state."""
-        return until(lambda: self._run_state() if self._run_state() in ("success", "failed") else "", seconds)
+        return until(lambda: state if (state := self._run_state()) in ("success", "failed") else "")
 
     def _run_state(self) -> str:
         return str(self.world.client("admin").run(self.dag_id, self.run_id)["state"])
@@ -195,8 +198,8 @@ class Submitted:
                 return state
         return None
 
-    def wait_for_task(self, task_id: str, states: set[str], seconds: float = 120) -> str:
-        return until(lambda: found if (found := self.task_state(task_id) or "") in states else "", seconds)
+    def wait_for_task(self, task_id: str, states: set[str]) -> str:
+        return until(lambda: found if (found := self.task_state(task_id) or "") in states else "")
 
     def release(self) -> Release:
         return find_release(self.world.deployment, self.release_id)
@@ -219,14 +222,14 @@ class Submitted:
         return [entry.event for entry in recorded if entry.event.data["run_id"] == self.run_id]
 
 
-def until(probe: Callable[[], str], seconds: float) -> str:
+def until(probe: Callable[[], str]) -> str:
     """Call ``probe`` until it returns something, and return that."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if found := probe():
             return found
         time.sleep(0.3)
-    raise AssertionError(f"nothing within {seconds} s")
+    raise AssertionError(f"nothing within {PATIENCE} s")
 
 
 def make_settings(folder: Path) -> Settings:

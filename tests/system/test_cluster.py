@@ -27,7 +27,7 @@ from airlock.services.watch import answer_release, start_release
 from tests.support.cluster import COMPONENTS, IMAGE, ONE_SHOT, ROOT, STATE, Cluster, MissingError, cluster
 from tests.support.fake_slack import SECRET, TEAM, TOKEN, FakeSlack, fake_slack
 from tests.support.small_workloads import GREEN, RED, add_small_workloads, small
-from tests.system.conftest import Submitted, World, connect_slack, until
+from tests.system.conftest import PATIENCE, Submitted, World, connect_slack, until
 from tests.system.test_slack import message_of, push, says
 
 PASSWORD = "the password of everybody here"
@@ -76,7 +76,9 @@ class Platform:
 
     def mlflow(self, path: str, *, login: bool = True, **kwargs: Any) -> httpx.Response:
         auth = ("airlock", self.cluster.values["MLFLOW_ADMIN_PASSWORD"]) if login else None
-        return httpx.get(self.settings.mlflow_uri + path, auth=auth, trust_env=False, timeout=30, **kwargs)
+        return httpx.get(
+            self.settings.mlflow_uri + path, auth=auth, trust_env=False, timeout=PATIENCE, **kwargs
+        )
 
     def champion(self, workload: str) -> str:
         """As the MLflow server says."""
@@ -133,7 +135,7 @@ def _bring_up(platform: Platform) -> None:
         platform.versions[workload] = platform.register(small(models.RATE_REFIT, workload))
     _create_people(platform)
     for workload in platform.versions:
-        until(lambda workload=workload: _dag_is_there(platform, workload), 120)
+        until(lambda workload=workload: _dag_is_there(platform, workload))
     for workload in platform.versions:
         platform.submit(workload)
     # As every `docker compose up` does. It runs beside the releases, and one test looks how it ended.
@@ -167,7 +169,7 @@ def _create_people(platform: Platform) -> None:
             headers={"Authorization": f"Bearer {platform.client('admin')._token}"},
             json=body,
             trust_env=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert response.is_success, response.text
     rows = platform.cluster.postgres.rows("airflow", "SELECT username, id FROM ab_user")
@@ -191,19 +193,18 @@ def test_a_log_can_be_read_while_its_task_runs(platform: Platform) -> None:
             if instance["state"] == "running":
                 task = f"{submitted.path}/taskInstances/{instance['task_id']}"
                 url = f"{platform.cluster.url}/api/v2{task}/logs/{instance['try_number']}"
-                text = httpx.get(url, headers=headers, trust_env=False, timeout=30).text
+                text = httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE).text
                 if submitted.task_state(instance["task_id"]) == "running" and "Pre Execute" in text:
                     return text
         return ""
 
-    assert "secret_key" not in until(running_log, 200)
+    assert "secret_key" not in until(running_log)
 
 
 def test_every_health_check_tells_how_it_is(platform: Platform) -> None:
     with ThreadPoolExecutor(4) as pool:
         nobody = pool.submit(platform.cluster.check, "worker", HOSTNAME="nobody")
-        checks = dict(zip(DAEMONS, pool.map(platform.cluster.check, DAEMONS), strict=True))
-        assert {name: check.returncode for name, check in checks.items()} == dict.fromkeys(DAEMONS, 0)
+        checks = dict(zip(DAEMONS, pool.map(platform.cluster.wait_healthy, DAEMONS), strict=True))
         assert "pong" in checks["worker"].stdout
         assert nobody.result().returncode != 0, "the worker's health check is content with another worker"
     assert set(DAEMONS) | {ONE_SHOT} == set(platform.cluster.names)
@@ -219,11 +220,11 @@ def test_the_checks_of_postgres_and_redis(platform: Platform) -> None:
     assert kind == "CMD"
     words = [postgres.prefix + word if word in COMPONENTS else word for word in words]
     environment = {**os.environ, "PGPORT": postgres.address.split(":")[1]}
-    subprocess.run(words, env=environment, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run(words, env=environment, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
     kind, text = services["redis"]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     text = text.replace("redis-cli", f"redis-cli -u {platform.cluster.redis.url}")
-    subprocess.run(["/bin/sh", "-c", text], check=True, timeout=30)
+    subprocess.run(["/bin/sh", "-c", text], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.requirement("G-8")
@@ -257,7 +258,7 @@ def test_mlflow_asks_who_is_there_and_for_its_own_name(platform: Platform) -> No
 @pytest.mark.requirement("T-3", "E-1")
 def test_a_green_release_is_promoted_by_the_worker(platform: Platform) -> None:
     submitted = platform.releases[GREEN]
-    assert submitted.wait(seconds=400) is State.PROMOTED
+    assert submitted.wait() is State.PROMOTED
     assert submitted.finished() == "success"
     assert platform.champion(GREEN) == platform.versions[GREEN] == "2"
     assert submitted.events(Kind.RELEASE_SUBMITTED)[0].actor == "dana"
@@ -265,14 +266,15 @@ def test_a_green_release_is_promoted_by_the_worker(platform: Platform) -> None:
     _assert_complete(platform, submitted)
     outcomes = submitted.outcomes()
     assert outcomes.pop("seat") == ["skipped"]
-    assert set(map(tuple, outcomes.values())) == {("success",)}
+    # A busy machine may need more than one try.
+    assert {states[-1] for states in outcomes.values()} == {"success"}
 
 
 @pytest.mark.requirement("A-1", "A-2", "A-3")
 def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
     """One in Airflow, one in Slack: there FAB's number and Slack's account are one person."""
     submitted = platform.releases[RED]
-    assert submitted.wait(seconds=400) is State.WAITING
+    assert submitted.wait() is State.WAITING
     seat = f"{submitted.path}/taskInstances/seat/0"
     body = {"chosen_options": ["Approve"], "params_input": {"comment": "I say so"}}
     for client in (platform.client("admin"), platform.client("dana")):
@@ -299,7 +301,7 @@ def test_two_people_approve_a_red_release_under_fab(platform: Platform) -> None:
         assert detail["responded_by_user"] == person
         assert person["id"] in {one["id"] for one in detail["assigned_users"]}
         assert submitted.events(Kind.APPROVAL_RECORDED)[index].data["role"] == role
-    assert submitted.wait(through_waiting=True, seconds=200) is State.PROMOTED
+    assert submitted.wait(through_waiting=True) is State.PROMOTED
     assert submitted.finished() == "success"
     assert platform.champion(RED) == platform.versions[RED] == "1"
     finished = submitted.events(Kind.PROMOTION_FINISHED)[0].data
@@ -316,13 +318,13 @@ def _assert_complete(platform: Platform, submitted: Submitted) -> None:
     tasks = postgres.rows("airflow", query + " AND dag_id = %s", submitted.run_id, submitted.dag_id)
     assert len(tasks) > 10
     names = {(f"{task}[{index}]" if index >= 0 else task): state for task, index, state, _ in tasks}
-    until(lambda: "all" if set(submitted.outcomes()) == set(names) else "", 30)
+    until(lambda: "all" if set(submitted.outcomes()) == set(names) else "")
     assert {name: states[-1] for name, states in submitted.outcomes().items()} == names
     stored = "SELECT count(*) FROM event WHERE release_id = %s"
     assert postgres.rows("airlock", stored, submitted.release_id)[0][0] == len(submitted.release().events)
     queued = {(task,) for _, _, state, task in tasks if state != "skipped"}
     done = "SELECT task_id FROM celery_taskmeta WHERE status = 'SUCCESS'"
-    until(lambda: "all" if queued <= set(postgres.rows("celery", done)) else "", 30)
+    until(lambda: "all" if queued <= set(postgres.rows("celery", done)) else "")
 
 
 def test_starting_again_changes_nothing(platform: Platform) -> None:

@@ -36,10 +36,10 @@ def test_a_task_killed_hard_is_run_again_and_both_tries_are_recorded(world: Worl
                 continue
         time.sleep(0.05)
     assert killed, "no sandbox was seen"
-    assert submitted.wait(seconds=300) is State.PROMOTED
+    assert submitted.wait() is State.PROMOTED
     submitted.finished()
     assert world.champion(GREEN) == submitted.version
-    until(lambda: "both" if _tries(submitted, "score") == [1, 2] else "", 30)
+    until(lambda: "both" if _tries(submitted, "score") == [1, 2] else "")
     assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1
 
 
@@ -59,7 +59,7 @@ def test_mlflow_away_is_said_retried_and_the_release_goes_on(world: World) -> No
         assert not store.exists()
     finally:
         away.rename(store)
-    assert submitted.wait(seconds=200) is State.PROMOTED
+    assert submitted.wait() is State.PROMOTED
     errors = [event.data["error"] for event in submitted.events(Kind.TASK_OUTCOME)]
     assert any("the MLflow store is not there" in error for error in errors)
 
@@ -99,10 +99,10 @@ def test_a_supervisor_killed_in_the_middle_takes_its_airflow_with_it_and_the_rel
             process.kill()
     assert airlock("status", env=world.env).returncode == 1
     world.up()
-    assert submitted.wait(through_waiting=True, seconds=240) is State.PROMOTED
+    assert submitted.wait(through_waiting=True) is State.PROMOTED
     assert world.champion(GREEN) == submitted.version
     assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1
-    until(lambda: "" if set(before) & set(processes_of(world.settings.home)) else "gone", 60)
+    until(lambda: "" if set(before) & set(processes_of(world.settings.home)) else "gone")
 
 
 def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:

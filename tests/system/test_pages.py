@@ -14,7 +14,7 @@ from airlock.core.audit import Kind
 from airlock.core.release import State
 from tests.support.browsers import chromium, keep
 from tests.support.small_workloads import RED
-from tests.system.conftest import World
+from tests.system.conftest import PATIENCE, World
 
 
 @contextmanager
@@ -25,6 +25,7 @@ def logged_in(
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
     )
+    context.set_default_timeout(PATIENCE * 1000)
     page, problems = context.new_page(), []
     page.on(
         "console",
@@ -58,7 +59,7 @@ def test_people_find_the_pages_in_airflow_and_answer_there(world: World) -> None
     submitted = world.submit_small(RED)
     assert submitted.wait() is State.WAITING
     run = f"{world.url}/dags/{submitted.dag_id}/runs/{quote(submitted.run_id, safe='')}"
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=PATIENCE * 1000)
     with chromium() as browser:
         with logged_in(browser, world, "grace") as page:
             page.get_by_role("link", name="Airlock", exact=True).click()

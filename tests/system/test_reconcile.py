@@ -95,7 +95,7 @@ def ask(world: World, user: str, method: str, path: str, body: dict[str, object]
     On SQLite, Airflow answers 500 when another request writes in the same moment.
     """
     client = world.client(user)
-    until(lambda: "done" if client.request(method, path, json=body).is_success else "", 60)
+    until(lambda: "done" if client.request(method, path, json=body).is_success else "")
 
 
 def _change_by_hand(world: World, submitted: Submitted) -> None:
@@ -113,7 +113,7 @@ def _change_by_hand(world: World, submitted: Submitted) -> None:
         "task_ids": ["gates.performance"],
     }
     ask(world, "petra", "POST", f"/dags/{submitted.dag_id}/clearTaskInstances", clear)
-    until(lambda: "again" if _tries(world, submitted, "gates.performance") == 2 else "", 120)
+    until(lambda: "again" if _tries(world, submitted, "gates.performance") == 2 else "")
     submitted.wait_for_task("gates.performance", {"success"})
 
 

@@ -54,7 +54,7 @@ def test_a_small_refit_is_promoted_without_a_human(world: World) -> None:
     assert tags["airlock.state"] == "champion"
     assert tags["airlock.release"] == submitted.release_id
     # Every task has an outcome, the seats that were skipped without running too.
-    until(lambda: "yes" if "seat" in submitted.outcomes() else "", 30)
+    until(lambda: "yes" if "seat" in submitted.outcomes() else "")
     states = {name: set(found) for name, found in submitted.outcomes().items()}
     assert states.pop("seat") == {"skipped"}
     assert all(found == {"success"} for found in states.values()), states
@@ -150,7 +150,7 @@ def test_a_batch_with_codes_is_refused_before_anything_is_scored(world: World) -
     assert quality.verdict == "FAILED"
     assert "score" not in {line.gate for line in submitted.release().gates}
     submitted.finished()
-    until(lambda: "yes" if submitted.outcomes().get("score") == ["upstream_failed"] else "", 30)
+    until(lambda: "yes" if submitted.outcomes().get("score") == ["upstream_failed"] else "")
 
 
 @pytest.mark.requirement("G-8", "R-5")

@@ -18,7 +18,7 @@ from airlock.services.follow import start_request
 from airlock.services.watch import answer_release
 from tests.support.fake_slack import press, signed, submit
 from tests.support.small_workloads import CLOSES_SOON, IN_SLACK, ON_CONDITION, RED
-from tests.system.conftest import Submitted, World, until
+from tests.system.conftest import PATIENCE, Submitted, World, until
 from tests.system.test_releases import answer
 
 pytestmark = pytest.mark.requirement("A-3")
@@ -29,10 +29,10 @@ _NONCES = itertools.count()
 def send(world: World, payload: dict[str, Any]) -> httpx.Response:
     """Send what Slack would, signed as Slack signs it."""
     body, headers = signed(payload)
-    return httpx.post(f"{world.url}/airlock/slack/actions", content=body, headers=headers, timeout=60)
+    return httpx.post(f"{world.url}/airlock/slack/actions", content=body, headers=headers, timeout=PATIENCE)
 
 
-def message_of(world: World, submitted: Submitted, role: str, seconds: float = 180) -> str:
+def message_of(world: World, submitted: Submitted, role: str) -> str:
     """Time stamp of the message that asks a role about a release, once it is there."""
 
     def found() -> str:
@@ -41,7 +41,7 @@ def message_of(world: World, submitted: Submitted, role: str, seconds: float = 1
                 return ts
         return ""
 
-    return until(found, seconds)
+    return until(found)
 
 
 def push(world: World, ts: str, action: str, user: str) -> httpx.Response:
@@ -57,9 +57,9 @@ def fill_in(world: World, text: str, user: str, *, day: str | None = None) -> ht
     return send(world, submit(view, text, account=f"U0{user.upper()}", until=day))
 
 
-def says(world: World, ts: str, words: str, seconds: float = 180) -> str:
+def says(world: World, ts: str, words: str) -> str:
     """Wait until a message says something, and return it."""
-    return until(lambda: text if words in (text := world.slack.text(ts)) else "", seconds)
+    return until(lambda: text if words in (text := world.slack.text(ts)) else "")
 
 
 def thread(world: World, ts: str) -> str:
@@ -83,14 +83,14 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
 
     # Somebody who may not is told at once, alone, and on record.
     assert push(world, analyst, "approve", "dana").status_code == 200
-    until(lambda: "yes" if world.slack.whispers else "", 60)
+    until(lambda: "yes" if world.slack.whispers else "")
     assert "dana submitted this release" in world.slack.whispers[-1]["text"]
     assert [event.actor for event in submitted.events(Kind.APPROVAL_REFUSED)] == ["dana"]
 
     # A question, and its answer, in the thread.
     push(world, analyst, "ask", "grace")
     fill_in(world, "Which customers are decided differently?", "grace")
-    until(lambda: "yes" if "decided differently?" in thread(world, analyst) else "", 120)
+    until(lambda: "yes" if "decided differently?" in thread(world, analyst) else "")
     asked = next(ts for ts in list(world.slack.messages) if "decided differently?" in world.slack.text(ts))
     push(world, asked, "reply", "dana")
     fill_in(world, "Those near the threshold.", "dana")
@@ -110,14 +110,14 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
     period = {"start": today, "until": day}
     conf = {"to": "petra", "roles": "risk-officer", "reason": "On holiday for two weeks.", **period}
     start_request(world.deployment, world.client("ravi"), "delegation", DELEGATE_DAG, conf)
-    until(lambda: "yes" if world.deployment.audit.events(kinds=[Kind.DELEGATION_GIVEN]) else "", 120)
+    until(lambda: "yes" if world.deployment.audit.events(kinds=[Kind.DELEGATION_GIVEN]) else "")
     push(world, officer, "approve", "petra")
     says(world, officer, "approved by petra for ravi")
 
     assert submitted.wait(through_waiting=True) is State.PROMOTED
     assert submitted.finished() == "success"
     assert submitted.task_state("seat", 1) == "skipped", "nobody is asked any more"
-    until(lambda: "yes" if "promoted" in thread(world, analyst) else "", 120)
+    until(lambda: "yes" if "promoted" in thread(world, analyst) else "")
     (condition,) = [
         one for one in list_conditions(world.deployment) if one.release_id == submitted.release_id
     ]
@@ -136,7 +136,7 @@ def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) ->
     assert held.wait() is State.WAITING
     analyst = message_of(world, held, "governance-analyst")
     push(world, message_of(world, held, "risk-officer"), "approve", "ravi")
-    until_us = world.deployment.clock.now_us() + 30_000_000
+    until_us = world.deployment.clock.now_us() + 75_000_000
     answer_release(
         world.deployment,
         world.client("grace"),
@@ -151,7 +151,7 @@ def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) ->
     assert world.champion(ON_CONDITION) == held.version
 
     # Nobody answers: somebody is told, then it is closed, and what was a button does nothing.
-    until(lambda: "yes" if "Nobody answers as risk-officer" in thread(world, asked) else "", 60)
+    until(lambda: "yes" if "Nobody answers as risk-officer" in thread(world, asked) else "")
     assert "still waits for risk-officer" in thread(world, asked)
     assert silent.wait(through_waiting=True) is State.EXPIRED
     assert silent.finished() == "success"
@@ -159,18 +159,18 @@ def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) ->
     assert world.slack.buttons(asked) == {}
     told = len(world.slack.whispers)
     send(world, press(old, account="U0RAVI", ts=asked, nonce="too-late"))
-    until(lambda: "yes" if world.slack.whispers[told:] else "", 60)
+    until(lambda: "yes" if world.slack.whispers[told:] else "")
     assert "did not count" in world.slack.whispers[-1]["text"]
     assert silent.events(Kind.APPROVAL_RECORDED) == []
     assert world.deployment.registry.champion(CLOSES_SOON) is None
 
     # Nobody confirms: the approval is revoked, and what rests on it leaves production.
-    until(lambda: "yes" if "the approval of grace is revoked" in thread(world, analyst) else "", 60)
+    until(lambda: "yes" if "the approval of grace is revoked" in thread(world, analyst) else "")
     world.client("admin").trigger(APPROVALS_DAG, {})
-    until(lambda: "yes" if held.events(Kind.ROLLBACK_FINISHED) else "", 120)
+    until(lambda: "yes" if held.events(Kind.ROLLBACK_FINISHED) else "")
     assert [event.data["user"] for event in held.events(Kind.APPROVAL_REVOKED)] == ["grace"]
     assert world.deployment.registry.champion(ON_CONDITION) is None
-    until(lambda: "yes" if "rolled back" in thread(world, analyst) else "", 60)
+    until(lambda: "yes" if "rolled back" in thread(world, analyst) else "")
 
 
 @pytest.mark.requirement("A-5", "A-6")
@@ -198,4 +198,4 @@ def test_a_rejection_has_words_ends_the_release_and_closes_the_other_seat(world:
     announced = submitted.events(Kind.RELEASE_ANNOUNCED)[0].data["message"]
     assert "rejected by ravi" in announced
     assert words not in announced, "what people write is kept once, so that it can be erased"
-    until(lambda: "yes" if "upstream_failed" in submitted.outcomes().get("promote", []) else "", 30)
+    until(lambda: "yes" if "upstream_failed" in submitted.outcomes().get("promote", []) else "")

@@ -48,7 +48,7 @@ def finished(world: World, dag_id: str, run_id: str) -> str:
         state = str(world.client("admin").run(dag_id, run_id)["state"])
         return state if state in ("success", "failed") else ""
 
-    return until(ended_as, 240)
+    return until(ended_as)
 
 
 def log_a_bad_week(world: World, window: Window) -> None:
@@ -71,7 +71,7 @@ def watched(world: World) -> Watched:
         events = evaluated(world.deployment, WATCHED)
         return "yes" if events and proposal_of(world.deployment, events[-1]) is not None else ""
 
-    until(proposed, 240)
+    until(proposed)
     event = evaluated(world.deployment, WATCHED)[-1]
     proposal = proposal_of(world.deployment, event)
     assert proposal is not None

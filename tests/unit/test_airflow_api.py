@@ -123,3 +123,39 @@ def test_a_seat_is_asked_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.loads(sent[0].content)
     assert (body["task_ids"], body["dag_run_id"]) == ([["seat", 1]], "r+1")
     assert body["dry_run"] is body["only_failed"] is body["reset_dag_runs"] is False
+
+
+def silent(times: int, sent: list[httpx.Request]) -> Answer:
+    """Give no answer ``times`` times: refused, and then too slow."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        if len(sent) > times:
+            return httpx.Response(200, json={"state": "running"})
+        raise (httpx.ConnectError if len(sent) == 1 else httpx.ReadTimeout)("no answer", request=request)
+
+    return answer
+
+
+def test_what_is_read_is_asked_for_again_while_airflow_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    monkeypatch.setattr(airflow_api.time, "sleep", lambda _: None)
+    assert client(monkeypatch, silent(2, sent)).run("d", "r") == {"state": "running"}
+    assert len(sent) == 3
+
+
+def test_an_outage_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    monkeypatch.setattr(airflow_api, "OUTAGE_SECONDS", -1.0)
+    with pytest.raises(UnavailableError, match="Airflow does not answer: no answer"):
+        client(monkeypatch, silent(9, sent)).run("d", "r")
+    assert len(sent) == 1
+
+
+def test_who_has_not_logged_in_learns_at_once_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    api = AirflowClient("http://airflow", "dana", "her password")
+    api._http = httpx.Client(base_url="http://airflow", transport=httpx.MockTransport(silent(9, sent)))
+    with pytest.raises(UnavailableError, match="airlock up"):
+        api.run("d", "r")
+    assert [request.url.path for request in sent] == ["/auth/token"]

@@ -199,7 +199,7 @@ def command(*arguments: str | bytes, **environment: str) -> subprocess.Completed
     """Run ``airlock`` as a process of its own."""
     line = [os.fsencode(sys.executable), b"-m", b"airlock.cli", *(os.fsencode(each) for each in arguments)]
     return subprocess.run(
-        line, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False
+        line, env={**os.environ, **environment}, capture_output=True, timeout=300, check=False
     )
 
 
@@ -235,7 +235,7 @@ def on_a_terminal(**environment: str) -> bytes:
         stdout=subprocess.DEVNULL,
         stderr=slave,
         stdin=slave,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     os.close(slave)
@@ -694,7 +694,7 @@ def test_clean_text_keeps_words_in_every_script() -> None:
 def test_the_installed_command_is_this_one() -> None:
     path = shutil.which("airlock", path=str(Path(sys.executable).parent))
     assert path is not None
-    done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=300, check=True)
     assert done.stdout == f"{__version__}\n"
 
 

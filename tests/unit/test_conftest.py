@@ -38,7 +38,7 @@ def run(suite: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     environment = {"PATH": os.environ["PATH"], "AIRLOCK_AUDIT_URL": "postgresql://nobody", **variables}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
-        command, cwd=suite, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=suite, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -27,6 +27,7 @@ from airlock.core.errors import (
 )
 from airlock.core.task import is_own_dag
 from airlock.gates import gate_names
+from airlock.services import approve
 from tests.support.deployments import (
     WORKLOAD,
     World,
@@ -83,7 +84,7 @@ def run_python(code: str, **environment: str) -> Any:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -602,6 +603,47 @@ def test_a_skip_is_recorded_with_its_reason(world: World) -> None:
     with pytest.raises(AirflowSkipException):
         operator(skip).execute(context())
     assert outcomes(world) == [("skipped", "denied: too slow")]
+
+
+def seat(monkeypatch: pytest.MonkeyPatch, state: str) -> Any:
+    """The task of a seat whose approval stands as ``state`` says."""
+    from airlock.airflow.approval import SeatOperator
+    from airlock.services import desks
+
+    standing = approve.Standing(state, "as the test says")
+    monkeypatch.setattr(desks, "standing", lambda *_: standing)
+    return SeatOperator(task_id="seat", role="risk-officer")
+
+
+@pytest.mark.requirement("A-7")
+@pytest.mark.parametrize("state", [approve.EXPIRED, approve.REJECTED, approve.DENIED])
+def test_a_seat_that_starts_too_late_asks_nobody_and_fails_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with pytest.raises(AirflowSkipException, match="nobody is asked any more: as the test says"):
+        seat(monkeypatch, state).execute(context())
+    assert [event.data["state"] for event in world.events(Kind.TASK_OUTCOME)] == ["skipped"]
+
+
+def test_a_seat_that_is_tried_again_after_its_answer_just_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat(monkeypatch, approve.GRANTED).execute(context())
+    assert outcomes(world) == [("success", "")]
+
+
+@pytest.mark.requirement("A-7")
+def test_a_seat_that_nobody_answered_is_skipped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow and the approval see the same deadline; which of them is first must not matter to the run."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    late = {"error": "The response timeout has passed.", "error_type": "timeout"}
+    with pytest.raises(AirflowSkipException, match="nobody answered in time"):
+        seat(monkeypatch, approve.EXPIRED).execute_complete(context(), late)
+    ((state, why),) = outcomes(world)
+    assert (state, "nothing was approved" in why) == ("skipped", True)
 
 
 def test_the_task_of_a_broken_workload_fails_with_the_reason(world: World) -> None:

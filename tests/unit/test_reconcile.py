@@ -817,7 +817,7 @@ def test_importing_its_file_loads_no_heavy_library(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == ["airlock__reconcile", []]
 

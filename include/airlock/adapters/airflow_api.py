@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30.0
 
+OUTAGE_SECONDS = 60.0
+"""How long Airflow may give no answer to who has logged in: it may be restarted, or have more to do."""
+
 RETRY_SECONDS: tuple[float | None, ...] = (0.5, 1.0, 2.0, 4.0, None)
 """Pauses before a change is sent again that Airflow could not take just now; ``None`` gives up."""
 
@@ -95,7 +98,7 @@ class AirflowClient:
         return self._send(method, f"/api/v2{path}", headers=headers, **kwargs)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
-        response = self.request(method, path, **kwargs)
+        response = (self._read if method == "GET" else self.request)(method, path, **kwargs)
         if response.is_success:
             return response.json() if response.content else None
         try:
@@ -109,6 +112,18 @@ class AirflowClient:
         raise kind(
             f"Airflow answers {response.status_code}: {detail}", where=f"{method} {path} as {self._user}"
         )
+
+    def _read(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """Send a request that changes nothing, again while nobody answers."""
+        _ = self._token  # where nobody answers from the start, that is said at once
+        until = time.monotonic() + OUTAGE_SECONDS
+        while True:
+            try:
+                return self.request(method, path, **kwargs)
+            except UnavailableError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
 
     def _insist(self, method: str, path: str, **kwargs: Any) -> None:
         """Send a change that Airflow takes once, again if it could not take it just now.

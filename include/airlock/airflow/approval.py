@@ -62,20 +62,19 @@ class SeatOperator(HITLOperator):
         self.desk: Desk = desk
 
     def execute(self, context: Context) -> Any:
-        """Ask, and park until somebody answers; nothing is asked about what is granted already."""
-        from airlock.services.approve import GRANTED
-        from airlock.services.desks import standing
-
+        """Ask, and park until somebody answers."""
         with opened(context, self.desk) as recorder:
-            # Airflow may try a seat again although its answer was recorded: then nobody would ever end it.
-            if standing(recorder.deployment, self.desk, recorder.subject).state != GRANTED:
-                self._ask(recorder, context)
+            self._ask(recorder, context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Record the answer; park again when it must not count."""
+        """Record the answer; park again when it must not count.
+
+        A seat that nobody answered is skipped: whoever waits for the approval says what silence means, and a
+        seat that failed would make its run one that failed whenever Airflow sees the deadline first.
+        """
         with opened(context, self.desk) as recorder:
             if "error" in event:
-                raise AirflowFailException(
+                raise AirflowSkipException(
                     "nobody answered in time; the seat is closed and nothing was approved"
                 )
             return self._answer(recorder, context, event, answerer(recorder, event))
@@ -106,8 +105,15 @@ class SeatOperator(HITLOperator):
         return f"{recorder.subject}/seat/{index}"
 
     def _ask(self, recorder: Recorder | RequestRecorder, context: Context) -> None:
-        from airlock.services.desks import question
+        """Ask while the approval is open; Airflow may start or try a seat when it no longer is."""
+        from airlock.services.approve import GRANTED, OPEN
+        from airlock.services.desks import question, standing
 
+        now = standing(recorder.deployment, self.desk, recorder.subject)
+        if now.state == GRANTED:
+            return
+        if now.state != OPEN:
+            raise AirflowSkipException(f"nobody is asked any more: {now.sentence}")
         asked = question(recorder.deployment, self.desk, recorder.subject, _index(recorder))
         self.subject, self.body = asked.subject, asked.body
         self.assigned_users = [
@@ -134,7 +140,7 @@ def seats(roles: Any, *, desk: Desk = "release") -> Any:
     """One seat for each of the roles that an earlier task returns.
 
     A seat is tried again soon and often: Airflow fails one that is answered before the scheduler has noted
-    that it waits, and its people must then be asked again. A seat whose time is over is not tried again.
+    that it waits, and its people must then be asked again. A seat whose time is over is skipped.
     """
     return SeatOperator.partial(
         task_id=SEAT_TASK,
