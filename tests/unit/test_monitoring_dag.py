@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +108,36 @@ def test_the_dag_shows_its_steps_and_says_what_they_do() -> None:
     assert dag.task_dict["changes"].upstream_task_ids == {"act"}
     assert dag.task_dict["act"].outlets == [CHAMPIONS]
     assert dag.deadline is not None
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-03-10T06:59:59", "2026-03-10T07:00:00"),
+        ("2026-03-10T07:00:30", "2026-03-10T07:00:00"),
+        ("2026-03-10T07:59:00", "2026-03-10T07:00:00"),
+        ("2026-03-10T08:30:00", "2026-03-17T07:00:00"),
+        ("2026-03-09T00:00:00", "2026-03-10T07:00:00"),
+    ],
+)
+def test_a_first_run_that_is_due_is_not_forgotten_when_airflow_reads_the_file_again(
+    monkeypatch: pytest.MonkeyPatch, now: str, expected: str
+) -> None:
+    """And a workload that is new long after the moment of its schedule waits for the next."""
+    from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables import trigger
+    from airflow.timetables.base import TimeRestriction
+
+    def at(text: str) -> datetime:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+    monkeypatch.setattr(trigger, "utcnow", lambda: at(now))
+    dag = monitor_dag(logged_workload(schedule="0 7 * * 2"), 24)
+    restriction = TimeRestriction(earliest=None, latest=None, catchup=dag.catchup)
+    timetable = coerce_to_core_timetable(dag.timetable)
+    due = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    assert due is not None
+    assert due.run_after == at(expected)
 
 
 def test_every_watched_workload_has_a_dag_of_its_own() -> None:

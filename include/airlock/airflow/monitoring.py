@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MONITOR_PREFIX = "monitor__"
+FIRST_RUN_LATE = timedelta(hours=1)
+"""How late the very first run of a workload may begin.
+
+Until a DAG has run once, Airflow works out its next run anew whenever it reads the file. Were this zero, a run
+that is due would be forgotten by a reading that comes before the scheduler has made it. After a week, as with
+``False``, a new workload would be judged on a time that may be long before it was in production.
+"""
 _SPARE_HOURS = 6
 """How long a run may take beside the time that people have to answer."""
 
@@ -203,12 +210,11 @@ def monitor_dag(workload: Workload, answer_hours: float) -> DAG:
         dag_display_name=f"Watch: {workload.title}",
         description=f"Judges each window of {workload.title} in production and acts by policy",
         doc_md=_text(workload),
-        # Not at once on the first start: a new workload has no production to judge yet.
         schedule=CronTriggerTimetable(
             spec.schedule,
             timezone="UTC",
             interval=timedelta(days=spec.window_days),
-            run_immediately=timedelta(),
+            run_immediately=FIRST_RUN_LATE,
         ),
         # Windows that were missed are judged by the next run, all of them: see due_windows.
         catchup=False,
