@@ -32,7 +32,7 @@ SEQUENCER = "sequencer"
 COURIER = "courier"
 COMPONENTS = (SEQUENCER, API_SERVER, "scheduler", "dag-processor", "triggerer")
 STOP_SECONDS = 20
-HEALTHY_SECONDS = 180
+HEALTHY_SECONDS = 300
 
 _PR_SET_PDEATHSIG = 1
 

@@ -40,7 +40,7 @@ from airlock.services.watch import (
 
 SUBMITTER: Final = "dana"
 APPROVERS: Final = ("grace", "ravi")
-DAG_SECONDS: Final = 120
+DAG_SECONDS: Final = 300
 
 
 @dataclass(frozen=True)
