@@ -35,9 +35,9 @@ MONITOR_PREFIX = "monitor__"
 FIRST_RUN_LATE = timedelta(hours=1)
 """How late the very first run of a workload may begin.
 
-Until a DAG has run once, Airflow works out its next run anew whenever it reads the file. Were this zero, a run
-that is due would be forgotten by a reading that comes before the scheduler has made it. After a week, as with
-``False``, a new workload would be judged on a time that may be long before it was in production.
+Until a DAG has run once, Airflow works out its next run anew whenever it reads the file. Were this zero, a
+reading between the moment a run is due and the moment the scheduler makes it would move it to the next time.
+Longer, a new workload would be judged on a time in which it was not there.
 """
 _SPARE_HOURS = 6
 """How long a run may take beside the time that people have to answer."""
