@@ -67,9 +67,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note what each test proves (it reaches the JUnit report), and choose by ``--requirement``.
 
-    Those of a real Airflow come first: half of their time they wait, and other tests fill it.
+    Those of a real Airflow come first: half of their time they wait, and other tests fill it. The cluster
+    begins when that Airflow is up, because both need the whole machine to start.
     """
-    items.sort(key=lambda item: not item.nodeid.startswith(_SYSTEM))
+    items.sort(key=_turn)
     wanted = set(config.getoption("--requirement"))
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
@@ -80,6 +81,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.nodeid.startswith(_CLUSTER):
+        return 2
+    return 0 if item.nodeid.startswith(_SYSTEM) else 1 if item.nodeid.startswith("tests/contract/") else 3
 
 
 @pytest.hookimpl(hookwrapper=True)

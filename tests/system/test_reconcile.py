@@ -21,7 +21,7 @@ def run_dag(world: World) -> str:
     admin = world.client("admin")
     run_id = str(admin.trigger(DAG, {})["dag_run_id"])
     state = until(
-        lambda: found if (found := str(admin.run(DAG, run_id)["state"])) in ("success", "failed") else "", 120
+        lambda: found if (found := str(admin.run(DAG, run_id)["state"])) in ("success", "failed") else ""
     )
     assert state == "success"
     task = f"/dags/{DAG}/dagRuns/{run_id}/taskInstances/reconcile"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,6 +72,44 @@ def thread(world: World, ts: str) -> str:
     )
 
 
+@dataclass
+class Timed:
+    """Two releases whose time goes by: one that nobody answers, one in production on a condition."""
+
+    silent: Submitted
+    asked: str
+    button: dict[str, Any]
+    held: Submitted
+    analyst: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def timed(world: World) -> Timed:
+    """With the clock of the machine, which runs while other tests do their work."""
+    held, silent = (world.submit_small(name) for name in (ON_CONDITION, CLOSES_SOON))
+    assert silent.wait() is State.WAITING
+    asked = message_of(world, silent, "risk-officer")
+    button = world.slack.buttons(asked)["airlock_approve"]
+    assert held.wait() is State.WAITING
+    analyst = message_of(world, held, "governance-analyst")
+    push(world, message_of(world, held, "risk-officer"), "approve", "ravi")
+    until_us = world.deployment.clock.now_us() + 75_000_000
+    answer_release(
+        world.deployment,
+        world.client("grace"),
+        held.release_id,
+        user="grace",
+        choice="Approve",
+        comment="",
+        condition="Show an hour of shadow traffic.",
+        # To a moment, which Slack's form cannot say and Airflow's can.
+        until=datetime.fromtimestamp(until_us / 1_000_000, tz=UTC).isoformat(timespec="seconds"),
+    )
+    assert held.wait(through_waiting=True) is State.PROMOTED
+    assert world.champion(ON_CONDITION) == held.version
+    return Timed(silent, asked, button, held, analyst)
+
+
 @pytest.mark.requirement("A-2", "A-6", "A-7")
 def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(world: World) -> None:
     # Slack is away when there is something to tell; the release goes on, and the message comes later.
@@ -124,55 +163,6 @@ def test_two_seats_are_filled_in_slack_one_on_condition_and_one_by_a_deputy(worl
     assert (condition.user, condition.until, condition.state) == ("grace", day, "open")
 
 
-@pytest.mark.requirement("A-6", "A-7")
-def test_what_nobody_answers_or_confirms_in_time_counts_no_more(world: World) -> None:
-    """With the clock of the machine: escalated and expired, and a condition missed and rolled back."""
-    held, silent = (world.submit_small(name) for name in (ON_CONDITION, CLOSES_SOON))
-
-    # To a moment, which Slack's form cannot say and Airflow's can.
-    assert silent.wait() is State.WAITING
-    asked = message_of(world, silent, "risk-officer")
-    old = world.slack.buttons(asked)["airlock_approve"]
-    assert held.wait() is State.WAITING
-    analyst = message_of(world, held, "governance-analyst")
-    push(world, message_of(world, held, "risk-officer"), "approve", "ravi")
-    until_us = world.deployment.clock.now_us() + 75_000_000
-    answer_release(
-        world.deployment,
-        world.client("grace"),
-        held.release_id,
-        user="grace",
-        choice="Approve",
-        comment="",
-        condition="Show an hour of shadow traffic.",
-        until=datetime.fromtimestamp(until_us / 1_000_000, tz=UTC).isoformat(timespec="seconds"),
-    )
-    assert held.wait(through_waiting=True) is State.PROMOTED
-    assert world.champion(ON_CONDITION) == held.version
-
-    # Nobody answers: somebody is told, then it is closed, and what was a button does nothing.
-    until(lambda: "yes" if "Nobody answers as risk-officer" in thread(world, asked) else "")
-    assert "still waits for risk-officer" in thread(world, asked)
-    assert silent.wait(through_waiting=True) is State.EXPIRED
-    assert silent.finished() == "success"
-    says(world, asked, "closed: the release is expired")
-    assert world.slack.buttons(asked) == {}
-    told = len(world.slack.whispers)
-    send(world, press(old, account="U0RAVI", ts=asked, nonce="too-late"))
-    until(lambda: "yes" if world.slack.whispers[told:] else "")
-    assert "did not count" in world.slack.whispers[-1]["text"]
-    assert silent.events(Kind.APPROVAL_RECORDED) == []
-    assert world.deployment.registry.champion(CLOSES_SOON) is None
-
-    # Nobody confirms: the approval is revoked, and what rests on it leaves production.
-    until(lambda: "yes" if "the approval of grace is revoked" in thread(world, analyst) else "")
-    world.client("admin").trigger(APPROVALS_DAG, {})
-    until(lambda: "yes" if held.events(Kind.ROLLBACK_FINISHED) else "")
-    assert [event.data["user"] for event in held.events(Kind.APPROVAL_REVOKED)] == ["grace"]
-    assert world.deployment.registry.champion(ON_CONDITION) is None
-    until(lambda: "yes" if "rolled back" in thread(world, analyst) else "")
-
-
 @pytest.mark.requirement("A-5", "A-6")
 def test_a_rejection_has_words_ends_the_release_and_closes_the_other_seat(world: World) -> None:
     submitted = world.submit_small(RED)
@@ -199,3 +189,32 @@ def test_a_rejection_has_words_ends_the_release_and_closes_the_other_seat(world:
     assert "rejected by ravi" in announced
     assert words not in announced, "what people write is kept once, so that it can be erased"
     until(lambda: "yes" if "upstream_failed" in submitted.outcomes().get("promote", []) else "")
+
+
+@pytest.mark.requirement("A-6", "A-7")
+def test_what_nobody_answers_in_time_is_escalated_and_closed(world: World, timed: Timed) -> None:
+    """And what was a button does nothing."""
+    silent, asked = timed.silent, timed.asked
+    until(lambda: "yes" if "Nobody answers as risk-officer" in thread(world, asked) else "")
+    assert "still waits for risk-officer" in thread(world, asked)
+    assert silent.wait(through_waiting=True) is State.EXPIRED
+    assert silent.finished() == "success"
+    says(world, asked, "closed: the release is expired")
+    assert world.slack.buttons(asked) == {}
+    told = len(world.slack.whispers)
+    send(world, press(timed.button, account="U0RAVI", ts=asked, nonce="too-late"))
+    until(lambda: "yes" if world.slack.whispers[told:] else "")
+    assert "did not count" in world.slack.whispers[-1]["text"]
+    assert silent.events(Kind.APPROVAL_RECORDED) == []
+    assert world.deployment.registry.champion(CLOSES_SOON) is None
+
+
+@pytest.mark.requirement("A-6", "A-7")
+def test_what_nobody_confirms_in_time_leaves_production(world: World, timed: Timed) -> None:
+    held, analyst = timed.held, timed.analyst
+    until(lambda: "yes" if "the approval of grace is revoked" in thread(world, analyst) else "")
+    world.client("admin").trigger(APPROVALS_DAG, {})
+    until(lambda: "yes" if held.events(Kind.ROLLBACK_FINISHED) else "")
+    assert [event.data["user"] for event in held.events(Kind.APPROVAL_REVOKED)] == ["grace"]
+    assert world.deployment.registry.champion(ON_CONDITION) is None
+    until(lambda: "yes" if "rolled back" in thread(world, analyst) else "")
