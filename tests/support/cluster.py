@@ -275,7 +275,7 @@ class Cluster:
             code = self._processes[service].poll()
             assert code is None, f"{service} ended with {code}:\n{self.log(service)[-3000:]}"
             assert time.monotonic() < end, f"{service}: {check.stderr[-500:]}\n{self.log(service)[-3000:]}"
-            time.sleep(0.5)
+            time.sleep(2)  # some checks cost seconds of a processor
         return check
 
     def check(self, service: str, **environment: str) -> subprocess.CompletedProcess[str]:

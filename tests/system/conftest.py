@@ -229,7 +229,7 @@ def until(probe: Callable[[], str]) -> str:
     while time.monotonic() < end:
         if found := probe():
             return found
-        time.sleep(0.3)
+        time.sleep(0.5)
     raise AssertionError(f"nothing within {PATIENCE} s")
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ class Supervisor:
                 where=str(running["url"]),
                 fix="use it, or stop it with `airlock down`",
             )
-        if problem := self._port_problem():
+        self._end_what_was_left()
+        if problem := port_problem(self._port):
             raise ConflictError(
                 f"port {self._port} cannot be used: {problem}", where=HOST, fix="choose another with --port"
             )
@@ -203,23 +205,28 @@ class Supervisor:
         self._state.write(self._port, self.url)
         try:
             # First, so that it is at work when the first approval or adoption waits for it.
-            self._children[SEQUENCER] = self._spawn(SEQUENCER, environment)
+            self._spawn(SEQUENCER, environment)
             self._migrate(environment)
             _end_schedulers(self._settings.home / "airflow" / "airflow.db")
             for component in COMPONENTS[1:]:
-                self._children[component] = self._spawn(component, environment)
+                self._spawn(component, environment)
             if (self._settings.config_dir / "notifications.yaml").is_file():
-                self._children[COURIER] = self._spawn(COURIER, environment)
+                self._spawn(COURIER, environment)
         except BaseException:
             self.stop()
             raise
 
-    def _port_problem(self) -> str:
-        """Why the port cannot be used. What a killed supervisor started needs a moment to end."""
-        until = time.monotonic() + (STOP_SECONDS if self._state.was_killed() else 0)
-        while (problem := port_problem(self._port)) and time.monotonic() < until:
-            time.sleep(0.1)
-        return problem
+    def _end_what_was_left(self) -> None:
+        """Let what a killed supervisor started end in the time it would have had, and then end it.
+
+        A scheduler can hang as it stops, and would stay for ever.
+        """
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for group in self._state.groups_left():
+                _signal_group(group, number)
+            until = time.monotonic() + STOP_SECONDS
+            while self._state.groups_left() and time.monotonic() < until:
+                time.sleep(0.1)
 
     def _migrate(self, environment: dict[str, str]) -> None:
         log = self.logs / "migrate.log"
@@ -231,10 +238,10 @@ class Supervisor:
                 "Airflow's database could not be migrated", where=str(log), fix="read the end of that file"
             )
 
-    def _spawn(self, component: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, component: str, environment: dict[str, str]) -> None:
         program = "airlock.cli" if component in (SEQUENCER, COURIER) else "airflow"
         with (self.logs / f"{component}.log").open("ab") as stream:
-            return subprocess.Popen(
+            self._children[component] = subprocess.Popen(
                 [sys.executable, "-m", program, component],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -244,6 +251,7 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  # this process starts no threads before
             )
+        self._state.write(self._port, self.url, [child.pid for child in self._children.values()])
 
     def wait_healthy(self, seconds: float = HEALTHY_SECONDS) -> None:
         """Wait until Airflow says that all four components are healthy.
@@ -282,12 +290,12 @@ class Supervisor:
         for names in (others, [API_SERVER], [SEQUENCER]):
             children = [self._children[name] for name in names if name in self._children]
             for child in children:
-                _signal_group(child, signal.SIGTERM)
+                _signal_group(child.pid, signal.SIGTERM)
             for child in children:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(max(0.1, until - time.monotonic()))
         for child in self._children.values():
-            _signal_group(child, signal.SIGKILL)
+            _signal_group(child.pid, signal.SIGKILL)
             child.wait()
         self._children.clear()
         self._state.clear()
@@ -312,20 +320,32 @@ class RunState:
 
     def read(self) -> dict[str, Any] | None:
         """Process id, port and URL of a supervisor that is alive, or ``None``."""
+        state = self._last()
+        return state if state and _start_time(state["pid"]) == state["started"] else None
+
+    def _last(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = json.loads(self._path.read_text())
         except (FileNotFoundError, ValueError):
-            return None
-        return state if _start_time(state["pid"]) == state["started"] else None
+            return {}
+        return state
 
-    def was_killed(self) -> bool:
-        """Whether the last supervisor ended without stopping what it had started."""
-        return self._path.exists() and self.read() is None
+    def groups_left(self) -> list[int]:
+        """Process groups of components in which something lives although their supervisor was killed."""
+        if self.read() is not None:
+            return []
+        return [pid for pid, started in self._last().get("components", []) if _group_lives(pid, started)]
 
-    def write(self, port: int, url: str) -> None:
-        """Say that this process supervises now."""
+    def write(self, port: int, url: str, components: Iterable[int] = ()) -> None:
+        """Say that this process supervises now, and which processes it started as leaders of groups."""
         pid = os.getpid()
-        state = {"pid": pid, "started": _start_time(pid), "port": port, "url": url}
+        state = {
+            "pid": pid,
+            "started": _start_time(pid),
+            "port": port,
+            "url": url,
+            "components": [(one, _start_time(one)) for one in components],
+        }
         write_durably(self._path, json.dumps(state).encode())
 
     def clear(self) -> None:
@@ -343,6 +363,17 @@ def _start_time(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
     except psutil.NoSuchProcess:
         return None
+
+
+def _group_lives(leader: int, started: float | None) -> bool:
+    """Whether anything is left of a group; where its leader is gone, its number is nobody else's as long."""
+    if _start_time(leader) not in (started, None):
+        return False
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _keys(path: Path) -> dict[str, str]:
@@ -365,7 +396,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(leader: int, number: signal.Signals) -> None:
     # The group outlives its leader while workers are left, so it is signalled even after the leader ended.
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
+        os.killpg(leader, number)
