@@ -24,8 +24,6 @@ from tests.system.test_releases import answer
 CARD = 4_111_111_111_111_111
 """A number from a card company's documentation; it belongs to nobody."""
 
-"""Seconds: four releases and requests one after the other, on a machine that does other things too."""
-
 
 @pytest.fixture
 def card_in_training(world: World) -> Iterator[None]:
