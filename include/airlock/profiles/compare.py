@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
-from airlock.profiles import distances
-from airlock.profiles.distances import FEW_VALUES, Weighted
+from airlock.profiles import distances, ordered
+from airlock.profiles.ordered import FEW_VALUES, Counted, Ordered
 from airlock.profiles.source import Numbers, Source, Texts
 
 if TYPE_CHECKING:
@@ -17,15 +18,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Counts = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
+    Memory = tuple[Floats, Floats]
 
 Bins = Literal["equal width", "values", "none"]
 NUMERIC = ("number", "time", "duration")
-
-_MANY_REPEATS = 16
-"""Where values occur this often on average they are counted before they are compared."""
-
-_FAR_APART = 8
-"""Every so many rows are looked at first."""
 
 DECILES = 10
 
@@ -91,26 +88,41 @@ def compare(
     """Compare columns that both sources have; answers come in the order of ``columns``.
 
     Both sides as numbers when both are numbers, times or durations of the same kind; else both as texts.
-    Every thread holds one column of each source, 16 bytes for each row.
+    Every thread holds one column of each source, 16 bytes for each row, in memory that it uses again for the
+    next one: to get and clear new memory takes as long as to count what is in it.
 
     Raises:
         NotFoundError: a column is missing on one side.
         InvalidInputError: a file cannot be read.
     """
+    import numpy as np
+
     names = list(columns)
-    workers = threads or min(2, os.cpu_count() or 1)
-    if workers == 1 or len(names) == 1:
-        return [compare_column(reference, current, name) for name in names]
+    workers = min(threads or min(2, os.cpu_count() or 1), max(1, len(names)))
     reference.columns(), current.columns()  # what is looked up once is looked up before the threads start
+    free: SimpleQueue[Memory] = SimpleQueue()
+    for _ in range(workers):
+        free.put((np.empty(reference.rows()), np.empty(current.rows())))
+
+    def one(name: str) -> Comparison:
+        memory = free.get()
+        try:
+            return _compare_column(reference, current, name, memory)
+        finally:
+            free.put(memory)
+
+    if workers == 1:
+        return [one(name) for name in names]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda name: compare_column(reference, current, name), names))
+        return list(pool.map(one, names))
 
 
-def compare_column(reference: Source, current: Source, column: str) -> Comparison:
-    """Compare one column."""
+def _compare_column(reference: Source, current: Source, column: str, memory: Memory) -> Comparison:
     kinds = {source.columns()[column].kind for source in (reference, current) if column in source.columns()}
     if len(kinds) == 1 and kinds <= set(NUMERIC):
-        return of_numbers(column, reference.numbers(column), current.numbers(column))
+        return of_numbers(
+            column, reference.numbers(column, into=memory[0]), current.numbers(column, into=memory[1])
+        )
     return of_texts(column, reference.texts(column), current.texts(column))
 
 
@@ -128,26 +140,31 @@ def of_texts(column: str, reference: Texts, current: Texts) -> Comparison:
 
 
 def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
-    """Compare two columns of sorted numbers."""
+    """Compare two columns of numbers."""
     sizes = (reference.rows, current.rows), (len(reference.values), len(current.values))
-    if not all(sizes[1]):
+    if reference.ends is None or current.ends is None:
         return measured(column, *sizes, bins="none", table=None)
-    before, now = _weighted(reference.values), _weighted(current.values)
-    table, bins = _sturges(reference, current, before), "equal width"
-    if table is None:
-        table, bins = _by_value(before, now, reference, current), "values"
-    scale = distances.deviation(reference.values)
+    ends = min(reference.ends[0], current.ends[0]), max(reference.ends[1], current.ends[1])
+    before = ordered.counted(reference.values, reference.ends)
+    now = ordered.counted(current.values, current.ends)
+    edges = _sturges_edges(reference, current, before, ends)
+    one: Ordered
+    other: Ordered
     if before is not None and now is not None:
-        ks, distance = distances.weighted_distances(before, now)
+        ks, distance = ordered.counted_distances(before, now)
+        one, other = before, now
     else:
-        ks = distances.kolmogorov_smirnov(reference.values, current.values)
-        distance = distances.wasserstein(reference.values, current.values)
+        pair = ordered.pair(reference.values, current.values, ends, edges, _tenths(sizes[1][0]))
+        ks, distance = pair.kolmogorov_smirnov, pair.wasserstein
+        one, other = pair.reference, pair.current
+    median = float(one.at(_tenths(one.n))[DECILES // 2 - 1])
+    scale = distances.deviation(reference.values, median)
     return measured(
         column,
         *sizes,
-        bins="values" if bins == "values" else "equal width",
-        table=table,
-        deciles=None if bins == "values" else _deciles(reference, current),
+        bins="equal width" if len(edges) else "values",
+        table=_between(one, other, edges) if len(edges) else _by_value(before, now, reference, current),
+        deciles=_deciles(one, other) if len(edges) else None,
         ks=ks,
         wasserstein=distances.normed(distance, scale),
     )
@@ -187,38 +204,35 @@ def measured(
     return Comparison(column=column, bins=bins if known.get("table") else "none", rows=rows, n=n, **known)
 
 
-def _weighted(values: Any) -> Weighted | None:
-    """Sorted values with their counts, where they repeat so often that it pays."""
+def _sturges_edges(
+    reference: Numbers, current: Numbers, before: Counted | None, ends: tuple[float, float]
+) -> Floats:
+    """Edges of Evidently's equal-width bins; none where it counts by value."""
     import numpy as np
 
-    if len(values) > _FAR_APART * _MANY_REPEATS * FEW_VALUES:  # some rows tell of most columns that it is not
-        seen = values[::_FAR_APART]
-        if (int(np.count_nonzero(seen[1:] != seen[:-1])) + 1) * _MANY_REPEATS > len(values):
-            return None
-    change = values[1:] != values[:-1]
-    distinct = int(np.count_nonzero(change)) + 1
-    if distinct * _MANY_REPEATS > len(values) and distinct > FEW_VALUES:
-        return None
-    first = np.concatenate([[0], np.flatnonzero(change) + 1])
-    return Weighted(values[first], np.diff(np.append(first, len(values))).astype(np.int64))
-
-
-def _sturges(reference: Numbers, current: Numbers, before: Weighted | None) -> Table | None:
-    """Counts in Evidently's equal-width bins; ``None`` where it counts by value."""
+    none = np.zeros(0)
     if before is not None and len(before.values) <= FEW_VALUES:
-        return None
-    low = min(reference.values[0], current.values[0])
-    high = max(reference.values[-1], current.values[-1])
+        return none
     n = len(reference.values) + len(current.values)
     try:
-        edges = distances.sturges_edges(low, high, n, whole=reference.whole and current.whole)
+        return distances.sturges_edges(*ends, n, whole=reference.whole and current.whole)
     except ValueError:  # the range is too wide or too narrow for equal widths
-        return None
-    before_, now = (distances.counts_between(side.values, edges) for side in (reference, current))
-    return Table(before_, now, edges.tolist())
+        return none
 
 
-def _by_value(before: Weighted | None, now: Weighted | None, reference: Numbers, current: Numbers) -> Table:
+def _between(reference: Ordered, current: Ordered, edges: Floats) -> Table:
+    """Counts in bins between edges, the last one closed on both sides, as ``numpy.histogram`` has them."""
+    import numpy as np
+
+    counts = []
+    for side in (reference, current):
+        below = side.rank(edges, "left")
+        below[-1] = side.rank(edges[-1:], "right")[0]
+        counts.append(np.diff(below).astype(np.int64))
+    return Table(counts[0], counts[1], edges.tolist())
+
+
+def _by_value(before: Counted | None, now: Counted | None, reference: Numbers, current: Numbers) -> Table:
     """Counts of each value, ascending."""
     import numpy as np
 
@@ -233,19 +247,23 @@ def _by_value(before: Weighted | None, now: Weighted | None, reference: Numbers,
     return Table(counted[0], counted[1], values.tolist())
 
 
-def _deciles(reference: Numbers, current: Numbers) -> Table:
-    """Counts in bins that hold a tenth of the reference each.
+def _tenths(n: int) -> Counts:
+    """Positions of the nine deciles among ``n`` sorted values.
 
-    The edges are values of the reference (inverse distribution function), so writing every row twice
-    moves none of them.
+    They are values of the sample (inverse distribution function), so writing every row twice moves none.
     """
     import numpy as np
 
-    n = len(reference.values)
-    positions = [-(-n * tenth // DECILES) - 1 for tenth in range(1, DECILES)]
-    edges = np.unique(reference.values[positions])
+    return np.array([-(-n * tenth // DECILES) - 1 for tenth in range(1, DECILES)])
+
+
+def _deciles(reference: Ordered, current: Ordered) -> Table:
+    """Counts in bins that hold a tenth of the reference each."""
+    import numpy as np
+
+    edges = np.unique(reference.at(_tenths(reference.n)))
     counts = []
     for side in (reference, current):
-        below = np.concatenate([[0], np.searchsorted(side.values, edges, side="right"), [len(side.values)]])
+        below = np.concatenate([[0], side.rank(edges, "right"), [side.n]])
         counts.append(np.diff(below).astype(np.int64))
     return Table(counts[0], counts[1], edges.tolist())

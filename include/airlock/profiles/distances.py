@@ -1,12 +1,11 @@
 """How far two distributions lie apart. Definitions are those of Evidently 0.7.23 and SciPy.
 
-Counts come as integer arrays over the same bins; samples come as sorted arrays of finite floats.
+Counts come as integer arrays over the same bins. What depends on the order of values is in ``ordered``.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,14 +18,8 @@ if TYPE_CHECKING:
 FILL = 1e-4
 """The share Evidently gives to an empty bin."""
 
-FEW_VALUES = 20
-"""Evidently counts numeric columns with at most so many distinct reference values by value."""
-
 _LEAST_SCALE = 0.001
 """Evidently divides the Wasserstein distance by at least this; see its wasserstein_distance_norm.py."""
-
-_STEPS = (64, 8)
-"""Rows between two probes of a search that becomes finer where it has to."""
 
 _EXPECTED = 5
 """Values that must be expected in a bin: Cochran's rule."""
@@ -37,9 +30,6 @@ _SEED = 20_240_603
 
 _BLOCK = 1 << 16
 """Values handled at once, so that they stay in the processor's cache."""
-
-_STRETCHES = 1 << 12
-"""Stretches of rows looked at value by value at once."""
 
 
 def sturges_edges(low: float, high: float, n: int, *, whole: bool) -> Floats:
@@ -71,15 +61,6 @@ def sturges_edges(low: float, high: float, n: int, *, whole: bool) -> Floats:
     if not np.isfinite(edges).all():
         raise ValueError("the range is too wide")
     return edges
-
-
-def counts_between(ordered: Floats, edges: Floats) -> Counts:
-    """Counts of sorted values in bins, the last one closed on both sides, as ``numpy.histogram``."""
-    import numpy as np
-
-    below = np.searchsorted(ordered, edges, side="left")
-    below[-1] = np.searchsorted(ordered, edges[-1], side="right")
-    return np.diff(below).astype(np.int64)
 
 
 def shares(counts: Counts, *, fill: bool) -> Floats:
@@ -199,131 +180,19 @@ def _sparse_chi_square(reference: Counts, current: Counts) -> tuple[float, int, 
     return observed, freedom, 0.5 * math.erfc(distance / math.sqrt(2))
 
 
-def kolmogorov_smirnov(reference: Floats, current: Floats) -> float:
-    """Largest distance between the two distribution functions of sorted samples; exact.
+def deviation(values: Floats, middle: float) -> float:
+    """Standard deviation (``ddof`` 0) of values around their median, in one pass, in blocks.
 
-    The distance is measured at every 64th value of the reference first. Between two probes it can only be
-    larger by what both functions rise there, so only stretches where that could beat the best probe are
-    looked at again, at every 8th value, and of those again only some value by value.
+    The median is never further from the mean than one standard deviation: the difference of squares at the
+    end loses no digits.
     """
     import numpy as np
 
-    n, m = len(reference), len(current)
-    if n == m and _alike(reference, current):
-        return 0.0
-    best = int(np.searchsorted(current, reference[0], side="left")) / m
-    first, last = np.array([0]), np.array([n])
-    for step in _STEPS:
-        rows = ragged(first, last, step)
-        ends = np.minimum(rows + step, np.repeat(last, -(-(last - first) // step)))
-        probes = reference[rows]
-        low = np.searchsorted(current, probes, side="right")
-        high = np.searchsorted(current, reference[np.minimum(ends, n - 1)], side="right")
-        high[ends == n] = m
-        alone = reference[np.minimum(rows + 1, n - 1)] != probes  # then (row + 1)/n is the function's value
-        best = max(best, float(np.abs((rows + 1) / n - low / m)[alone].max(initial=0.0)))
-        open_ = np.maximum(ends / n - low / m, high / m - (rows + 1) / n) > best
-        first, last, low, high = rows[open_], ends[open_], low[open_], high[open_]
-    for start in range(0, len(first), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        values = np.concatenate(
-            [reference[ragged(first[part], last[part])], current[ragged(low[part], high[part])]]
-        )
-        values.sort()
-        gap = np.searchsorted(reference, values, side="right") / n
-        gap -= np.searchsorted(current, values, side="right") / m
-        best = max(best, float(np.abs(gap).max(initial=0.0)))
-    return best
-
-
-def _alike(reference: Floats, current: Floats) -> bool:
-    """Whether samples of the same length are the same; mostly told by their first values."""
-    blocks = range(0, len(reference), _BLOCK)
-    return all((reference[i : i + _BLOCK] == current[i : i + _BLOCK]).all() for i in blocks)
-
-
-def ragged(first: Counts, last: Counts, step: int = 1) -> Counts:
-    """``range(a, b, step)`` for each pair of ``first`` and ``last``, one after the other."""
-    import numpy as np
-
-    lengths = -(-(last - first) // step)
-    ends = np.cumsum(lengths)
-    within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-    result: Counts = np.repeat(first, lengths) + within * step
-    return result
-
-
-def wasserstein(reference: Floats, current: Floats) -> float:
-    """First Wasserstein distance of sorted samples: the mean distance between equal quantiles; exact.
-
-    Both quantile functions are steps. Where one stays above the other over 64 rows of the reference, their
-    sums over these rows are enough; only where they may cross is every step looked at.
-    """
-    import numpy as np
-
-    n, m = len(reference), len(current)
-    if n == m:
-        total = 0.0
-        for start in range(0, n, _BLOCK):
-            gap = reference[start : start + _BLOCK] - current[start : start + _BLOCK]
-            total += float(np.abs(gap, out=gap).sum())
-        return total / n
-    common = math.gcd(n, m)
-    step_n, step_m = m // common, n // common  # i/n and j/m as whole numbers of n·m/gcd steps
-    if n * step_n >= 2**62:
-        raise ValueError("samples are too long for this distance")
-    rows = np.arange(0, n, _STEPS[0], dtype=np.int64)
-    ends = np.minimum(rows + _STEPS[0], n)
-    low, part_low = np.divmod(rows * step_n, step_m)
-    high, part_high = np.divmod(ends * step_n, step_m)
-    # The last value of the current data that a stretch touches.
-    touched = np.minimum(np.where(part_high > 0, high, high - 1), m - 1)
-    mine = np.add.reduceat(reference, rows)
-    theirs = np.where(high > low, np.add.reduceat(current, low), 0.0)
-    theirs += (part_high * current[np.minimum(high, m - 1)] - part_low * current[low]) / step_m
-    above = reference[rows] >= current[touched]
-    below = reference[ends - 1] <= current[low]
-    apart = above | below
-    total = float(np.abs(mine / n - theirs / m)[apart].sum())
-    crossing = np.flatnonzero(~apart)
-    for start in range(0, len(crossing), _STRETCHES):
-        chosen = crossing[start : start + _STRETCHES]
-        total += _stepwise(reference, current, (rows[chosen], ends[chosen]), (step_n, step_m))
-    return total
-
-
-def _stepwise(
-    reference: Floats, current: Floats, rows: tuple[Counts, Counts], steps: tuple[int, int]
-) -> float:
-    """The part of the Wasserstein distance that lies in some rows of the reference, step by step."""
-    import numpy as np
-
-    (first, last), (step_n, step_m) = rows, steps
-    begin, end = first * step_n, last * step_n
-    own = ragged(first, last) * step_n
-    their = ragged(begin // step_m + 1, -(-end // step_m)) * step_m
-    points = np.concatenate([own, end, their])
-    points.sort()
-    starts, lengths = points[:-1], np.diff(points)
-    # Between two stretches that are no neighbours lies a gap, which belongs to neither.
-    inside = starts < end[np.searchsorted(begin, starts, side="right") - 1]
-    starts, lengths = starts[inside], lengths[inside]
-    gap = np.abs(reference[starts // step_n] - current[starts // step_m])
-    return float((gap * lengths).sum()) / (len(reference) * step_n)
-
-
-def deviation(values: Floats) -> float:
-    """Standard deviation (``ddof`` 0) of sorted values, in one pass, in blocks.
-
-    Deviations are taken from the median, which is never further from the mean than one standard deviation:
-    the difference of squares at the end loses no digits.
-    """
-    import numpy as np
-
-    n, middle, total, squares = len(values), float(values[len(values) // 2]), 0.0, 0.0
+    n, total, squares, block = len(values), 0.0, 0.0, np.empty(_BLOCK)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, n, _BLOCK):
-            gap = values[start : start + _BLOCK] - middle
+            some = values[start : start + _BLOCK]
+            gap = np.subtract(some, middle, out=block[: len(some)])
             total += float(gap.sum())
             squares += float(np.einsum("i,i->", gap, gap))  # np.dot wakes other threads for each block
     variance = squares / n - (total / n) * (total / n)
@@ -336,31 +205,3 @@ def normed(distance: float, scale: float) -> float | None:
     ``None`` where the values are so large that their squares are no numbers.
     """
     return distance / max(scale, _LEAST_SCALE) if math.isfinite(scale + distance) else None
-
-
-@dataclass(frozen=True)
-class Weighted:
-    """Sorted values that occur many times: each once, with how often."""
-
-    values: Floats
-    counts: Counts
-
-    @property
-    def n(self) -> int:
-        """How many values there are, repeats counted."""
-        return int(self.counts.sum())
-
-
-def weighted_distances(reference: Weighted, current: Weighted) -> tuple[float, float]:
-    """Kolmogorov-Smirnov and Wasserstein distance of samples with few distinct values; exact."""
-    import numpy as np
-
-    values = np.union1d(reference.values, current.values)
-
-    def function(sample: Weighted) -> Floats:
-        below = np.concatenate([[0], np.cumsum(sample.counts)])
-        result: Floats = below[np.searchsorted(sample.values, values, side="right")] / sample.n
-        return result
-
-    gap = np.abs(function(reference) - function(current))
-    return float(gap.max()), float((gap[:-1] * np.diff(values)).sum())

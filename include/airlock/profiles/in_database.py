@@ -19,7 +19,7 @@ from typing import Any
 from airlock.core.errors import NotFoundError
 from airlock.profiles import distances
 from airlock.profiles.compare import DECILES, Comparison, Table, measured
-from airlock.profiles.distances import FEW_VALUES
+from airlock.profiles.ordered import FEW_VALUES
 from airlock.profiles.source import Column
 
 Row = tuple[Any, ...]

@@ -15,7 +15,6 @@ from pydantic import Field
 from airlock.core.base import Value
 from airlock.core.errors import InvalidInputError
 from airlock.core.workload import ColumnName
-from airlock.profiles import distances
 from airlock.profiles.compare import NUMERIC
 from airlock.profiles.source import Kind, Source
 
@@ -174,11 +173,11 @@ def _column(source: Source, name: str, grid: Grid | None) -> ColumnProfile:
     numbers = source.numbers(name)
     values = numbers.values
     sums = {}
-    if len(values):
+    if numbers.ends is not None:
         with np.errstate(over="ignore"):
             total, squares = float(values.sum()), float(np.dot(values, values))
         finite = np.isfinite(total) and np.isfinite(squares)
-        sums = {"low": float(values[0]), "high": float(values[-1])}
+        sums = {"low": numbers.ends[0], "high": numbers.ends[1]}
         sums |= {"total": total, "squares": squares} if finite else {}
     return ColumnProfile(
         kind=known.kind,
@@ -186,22 +185,22 @@ def _column(source: Source, name: str, grid: Grid | None) -> ColumnProfile:
         rows=numbers.rows,
         missing=numbers.missing,
         infinite=numbers.infinite,
-        histogram=_histogram(values, grid),
+        histogram=_histogram(values, grid, numbers.ends),
         **sums,
     )
 
 
-def _histogram(values: Floats, grid: Grid | None) -> Histogram | None:
-    """Counts of sorted values; ``None`` where there is no range to divide."""
+def _histogram(values: Floats, grid: Grid | None, ends: tuple[float, float] | None) -> Histogram | None:
+    """Counts of values; ``None`` where there is no range to divide."""
     import numpy as np
 
     if grid is None:
-        if not len(values) or not values[0] < values[-1] or not np.isfinite(values[-1] - values[0]):
+        if ends is None or not ends[0] < ends[1] or not np.isfinite(ends[1] - ends[0]):
             return None
-        grid = Grid(low=float(values[0]), high=float(values[-1]))
-    counts = distances.counts_between(values, grid.edges())
-    below = int(np.searchsorted(values, grid.low, side="left"))
-    above = len(values) - int(np.searchsorted(values, grid.high, side="right"))
+        grid = Grid(low=ends[0], high=ends[1])
+    counts = np.histogram(values, grid.edges())[0]
+    below = int(np.count_nonzero(values < grid.low))
+    above = int(np.count_nonzero(values > grid.high))
     return Histogram(grid=grid, below=below, cells=counts.tolist(), above=above)
 
 

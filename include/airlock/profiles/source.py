@@ -1,7 +1,7 @@
 """Where data comes from: one interface over Parquet, CSV, SQL and frames, one column at a time.
 
 A column is read alone, so memory grows with rows, never with columns; and whatever its type, it
-comes out as one of two things: sorted finite numbers, or counts of texts.
+comes out as one of two things: finite numbers, or counts of texts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Numbers:
     """A column as numbers.
 
     Attributes:
-        values: the finite values, sorted.
+        values: the finite values; their order means nothing, and who needs one may sort them in place.
+        ends: the smallest and the largest of them; ``None`` where there are none.
         rows: all rows.
         missing: rows with no value or NaN.
         infinite: rows with an infinity.
@@ -59,6 +60,7 @@ class Numbers:
     """
 
     values: Floats
+    ends: tuple[float, float] | None
     rows: int
     missing: int
     infinite: int
@@ -85,8 +87,11 @@ class Source(Protocol):
     def rows(self) -> int:
         """The number of rows."""
 
-    def numbers(self, column: str) -> Numbers:
-        """A column of numbers, times or durations (in seconds, times since 1970 UTC), sorted."""
+    def numbers(self, column: str, *, into: Floats | None = None) -> Numbers:
+        """A column of numbers, times or durations (in seconds, times since 1970 UTC).
+
+        ``into`` is memory for as many values as there are rows; without it there is some of their own.
+        """
 
     def texts(self, column: str) -> Texts:
         """Any column as texts."""
@@ -127,27 +132,32 @@ class _ArrowSource:
         """All columns, in their order."""
         return self._columns
 
-    def numbers(self, column: str) -> Numbers:
-        """A column of numbers, times or durations, sorted."""
+    def numbers(self, column: str, *, into: Floats | None = None) -> Numbers:
+        """A column of numbers, times or durations."""
         import numpy as np
 
         rows, described = self.rows(), self._describe(column)
-        values, filled = np.empty(rows), 0
+        values, filled, missing = np.empty(rows) if into is None else into, 0, 0
+        lows, highs = [], []
         for chunk in self._chunks(column):
             part = _floats(chunk, described.kind)
-            values[filled : filled + len(part)] = part
-            filled += len(part)
-        values = values[:filled]
-        values.sort()  # NaN is last, infinities are at the ends
-        present = int(np.searchsorted(values, np.inf, side="right"))
-        first = int(np.searchsorted(values, -np.inf, side="right"))
-        last = int(np.searchsorted(values, np.inf, side="left"))
+            ends = _ends(part)
+            if ends is None:  # one of the values is none, or there is none
+                missing += int(np.count_nonzero(np.isnan(part)))
+                part = part[np.isfinite(part)]
+                ends = _ends(part)
+            if ends is not None:
+                lows.append(ends[0])
+                highs.append(ends[1])
+                values[filled : filled + len(part)] = part
+                filled += len(part)
         return Numbers(
-            values=values[first:last],
+            values=values[:filled],
+            ends=(min(lows), max(highs)) if filled else None,
             rows=rows,
-            missing=rows - present,
-            infinite=first + present - last,
-            whole=described.whole and present == rows,
+            missing=missing,
+            infinite=rows - missing - filled,
+            whole=described.whole and filled == rows,
         )
 
     def texts(self, column: str) -> Texts:
@@ -317,7 +327,8 @@ def _open(path: Path, as_dictionary: list[str] | None = None, footer: Any = None
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, read_dictionary=as_dictionary, metadata=footer)
+        # Groups of one column are read one by one: to read ahead would only copy what is read once more.
+        return pq.ParquetFile(path, read_dictionary=as_dictionary, metadata=footer, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise InvalidInputError(
             f"this is no readable Parquet file: {error}", where=str(path), fix=_BAD_FILE
@@ -377,6 +388,16 @@ def _counted(array: pa.ChunkedArray) -> Iterator[tuple[object, int]]:
         texts = [None if value is None else str(value) for value in array.to_pylist()]
         counted = pc.value_counts(pa.array(texts))
     yield from zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
+
+
+def _ends(values: Floats) -> tuple[float, float] | None:
+    """The smallest and the largest value; ``None`` where there are none, or not all are finite."""
+    import numpy as np
+
+    if not len(values):
+        return None
+    low, high = float(values.min()), float(values.max())  # NaN where one of the values is
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else None
 
 
 def _floats(array: pa.Array, kind: Kind) -> Any:

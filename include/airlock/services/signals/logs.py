@@ -205,10 +205,10 @@ def _strange(scene: Scene, batch: Batch) -> dict[str, str]:
         kinds = {source.columns()[name].kind for source in (training, scene.everything)}
         column = batch.column(name)
         if kinds <= set(NUMERIC) and len(kinds) == 1:
-            values = training.numbers(name).values
-            if len(values):
-                reach = scene.limits.range_margin * float(values[-1] - values[0])
-                low, high = float(values[0]) - reach, float(values[-1]) + reach
+            ends = training.numbers(name).ends
+            if ends is not None:
+                reach = scene.limits.range_margin * (ends[1] - ends[0])
+                low, high = ends[0] - reach, ends[1] + reach
                 conditions[name] = f"({column} < ({low!r}) OR {column} > ({high!r}))"
         else:
             known = training.texts(name).counts
