@@ -22,10 +22,11 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from tests.support.ports import free_port
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import Supervisor, free_port, local_passwords
+from airlock.adapters.supervisor import Supervisor, local_passwords
 from airlock.cli.local import prepare
 from airlock.core.audit import Kind
 from airlock.core.release import Release, State

@@ -23,10 +23,11 @@ from typing import Any
 
 import psutil
 import yaml
+from tests.support.ports import free_port
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import Supervisor, free_port, local_passwords
+from airlock.adapters.supervisor import Supervisor, local_passwords
 from airlock.cli.local import prepare
 from airlock.core.production import DAY_US, Window
 from airlock.demo import data, models, weeks

@@ -35,7 +35,6 @@ from airlock.adapters.anchors import s3 as s3_module
 from airlock.adapters.anchors import slack as slack_module
 from airlock.adapters.anchors.rules import MAX_NOTE_BYTES
 from airlock.adapters.mlflow_registry import quiet_mlflow
-from airlock.adapters.supervisor import free_port
 from airlock.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -46,6 +45,7 @@ from airlock.core.errors import (
 from airlock.ports import Anchor
 from airlock.proof import Checkpoint, PublicKey, sign_note
 from tests.support.deployments import ManualClock, fast_folder, messages_of
+from tests.support.ports import free_port
 
 FORK = multiprocessing.get_context("fork")
 ORIGIN = "log.example/loans"

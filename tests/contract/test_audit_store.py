@@ -25,12 +25,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from airlock.adapters.audit import SqlAuditStore, Vault
 from airlock.adapters.audit.columns import COLUMNS, NAMES, body_of, event_of, values_of
 from airlock.adapters.audit.schema import schema_problems
-from airlock.adapters.supervisor import free_port
 from airlock.core.audit import MAX_BODY_BYTES, Event, Kind
 from airlock.core.errors import ConfigurationError, ConflictError, InvalidInputError, UnavailableError
 from airlock.proof import hash_leaf
 from tests.support.databases import Backend, Postgres, insert_of, integrate_all, losing_proxy, make_event
 from tests.support.deployments import START_US, ManualClock, messages_of
+from tests.support.ports import free_port
 from tests.support.private_postgres import PrivatePostgres
 
 FORK = multiprocessing.get_context("fork")

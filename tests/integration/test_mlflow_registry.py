@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from airlock.adapters.mlflow_registry import MlflowRegistry, quiet_mlflow
-from airlock.adapters.supervisor import free_port
 from airlock.core.errors import AirlockError, InvalidInputError, NotFoundError, UnavailableError
 from tests.support.deployments import messages_of
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow  # MLflow takes seconds to be imported and to make its store
 

@@ -25,7 +25,8 @@ import psutil
 import yaml
 from sqlalchemy.engine import make_url
 
-from airlock.adapters.supervisor import HOST, _die_with_parent, free_port
+from airlock.adapters.supervisor import HOST, _die_with_parent
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 POSTGRES = os.environ.get("AIRLOCK_TEST_POSTGRES") or "postgresql://postgres@127.0.0.1:5432/postgres"

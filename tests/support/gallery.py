@@ -12,7 +12,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 
-from airlock.adapters.supervisor import free_port
 from airlock.core.canonical import canonical_json
 from airlock.core.evidence import SCORE, Finding, GateResult, Metric, Verdict
 from airlock.gates import gate_text
@@ -37,6 +36,7 @@ from tests.support.deployments import (
     workload_data,
     write_yaml,
 )
+from tests.support.ports import free_port
 
 GATES = ("documentation", "performance", "bias", "drift", "explainability", "cost")
 LONG = "pneumonoultramicroscopicsilicovolcanoconiosis" * 4

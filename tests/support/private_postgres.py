@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from airlock.adapters.supervisor import free_port
+from tests.support.ports import free_port
 
 FLUSH_US = 1000
 

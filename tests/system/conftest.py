@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from airlock.adapters.airflow_api import AirflowClient
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import RunState, free_port, local_passwords, port_problem
+from airlock.adapters.supervisor import RunState, local_passwords, port_problem
 from airlock.core.audit import Event, Kind
 from airlock.core.release import Release, State
 from airlock.demo import models
@@ -35,6 +35,7 @@ from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
 from tests.support.fake_slack import CHANNEL, SECRET, TEAM, TOKEN, FakeSlack, fake_slack
+from tests.support.ports import free_port
 from tests.support.small_workloads import GREEN, add_small_workloads, small
 
 ROOT = Path(__file__).parents[2]

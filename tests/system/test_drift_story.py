@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import pytest
 
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import free_port
 from airlock.core.audit import Event, Kind
 from airlock.core.release import State
 from airlock.core.retraining import RetrainState
@@ -28,6 +27,7 @@ from airlock.services.monitor import evaluated
 from airlock.services.moves import moves_of
 from airlock.services.releases import find_release, state_of
 from airlock.services.retrain import list_retrainings
+from tests.support.ports import free_port
 from tests.system.conftest import ROOT, airlock, make_settings, processes_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]

@@ -20,7 +20,6 @@ import typer
 from typer.testing import CliRunner
 
 from airlock import __version__
-from airlock.adapters.supervisor import free_port
 from airlock.cli import app
 from airlock.cli.output import EXIT_CODES
 from airlock.core.audit import Kind
@@ -41,6 +40,7 @@ from tests.support.deployments import (
     workload_data,
     write_yaml,
 )
+from tests.support.ports import free_port
 
 HOSTILE = (
     "[red]RED[/red] [/] [/x] [bold [link=http://x]y[/link] :smile: "

@@ -14,9 +14,10 @@ import pytest
 
 from airlock.adapters import supervisor as module
 from airlock.adapters.settings import Settings
-from airlock.adapters.supervisor import HOST, RunState, Supervisor, free_port, port_problem
+from airlock.adapters.supervisor import HOST, RunState, Supervisor, port_problem
 from airlock.core.errors import ConflictError
 from airlock.core.people import People, Person
+from tests.support.ports import free_port
 
 
 class _StartedError(Exception):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import secrets
 import signal
 import socket
@@ -82,21 +81,6 @@ def port_problem(port: int) -> str:
         except OSError as error:
             return error.strerror or str(error)
     return ""
-
-
-def free_port() -> int:
-    """A port nobody uses now.
-
-    It is below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere): one
-    of theirs would be taken by anybody while the server that it was chosen for is started again.
-
-    Raises:
-        UnavailableError: none was found.
-    """
-    for port in random.sample(range(20000, 32768), 1000):
-        if not port_problem(port):
-            return port
-    raise UnavailableError("no port is free", where=HOST, fix="end what listens on ports 20000 to 32767")
 
 
 class Supervisor:
@@ -202,7 +186,6 @@ class Supervisor:
             )
         environment = self.environment()
         self.logs.mkdir(parents=True, exist_ok=True)
-        self._state.write(self._port, self.url)
         try:
             # First, so that it is at work when the first approval or adoption waits for it.
             self._spawn(SEQUENCER, environment)
@@ -336,7 +319,7 @@ class RunState:
             return []
         return [pid for pid, started in self._last().get("components", []) if _group_lives(pid, started)]
 
-    def write(self, port: int, url: str, components: Iterable[int] = ()) -> None:
+    def write(self, port: int, url: str, components: Iterable[int]) -> None:
         """Say that this process supervises now, and which processes it started as leaders of groups."""
         pid = os.getpid()
         state = {
