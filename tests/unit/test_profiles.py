@@ -19,6 +19,7 @@ from airlock.core.errors import InvalidInputError, NotFoundError
 from airlock.profiles import distances, ordered
 from airlock.profiles.compare import Comparison, compare
 from airlock.profiles.ordered import Pair
+from airlock.profiles.profile import profile
 from airlock.profiles.source import FrameSource, Numbers, ParquetSource, open_source
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -141,6 +142,26 @@ def test_many_rows_in_another_order_are_no_distance_away() -> None:
     pair = far_apart(values, rng.permutation(values))
     assert pair.kolmogorov_smirnov == 0
     assert pair.wasserstein == pytest.approx(0, abs=1e-12)
+
+
+def test_a_value_beside_a_whole_number_is_not_taken_for_it() -> None:
+    """Its distance from the smallest is rounded to a whole number, and a sample of rows does not show it."""
+    now = np.resize([-1.0, 0.0], 200_000)
+    before, rows = now.copy(), np.arange(len(now))
+    now[(now == 0) & (rows % (len(now) // 4096) != 0)] = 1e-17
+    assert measured(before, now).ks == pytest.approx(ks_2samp(before, now, method="asymp").statistic)
+
+
+def test_a_range_narrower_than_its_cells_is_profiled() -> None:
+    narrow = [5.025e-321, 5.0246e-320]
+    histogram = profile(FrameSource(pd.DataFrame({"x": narrow}))).columns["x"].histogram
+    assert histogram is not None
+    assert (histogram.below, sum(histogram.cells), histogram.above) == (0, 2, 0)
+
+
+def test_a_distance_that_is_no_number_of_deviations_is_none() -> None:
+    assert measured(np.zeros(500), np.r_[np.zeros(400), np.full(100, 1e306)]).wasserstein is None
+    assert measured([-1.7e308] * 9, [1.7e308] * 9).wasserstein is None
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 300), elements=FINITE), st.integers(2, 300))

@@ -202,6 +202,7 @@ def deviation(values: Floats, middle: float) -> float:
 def normed(distance: float, scale: float) -> float | None:
     """The Wasserstein distance in standard deviations of the reference, at least 0.001, as Evidently.
 
-    ``None`` where the values are so large that their squares are no numbers.
+    ``None`` where the values are so large that their squares are no numbers, or the distance is none.
     """
-    return distance / max(scale, _LEAST_SCALE) if math.isfinite(scale + distance) else None
+    found = distance / max(scale, _LEAST_SCALE)
+    return found if math.isfinite(scale) and math.isfinite(found) else None

@@ -133,9 +133,9 @@ def _of_whole_numbers(values: Floats, low: float, number: int) -> Counts | None:
 
     counts = np.zeros(number, dtype=np.int64)
     for start in range(0, len(values), _BLOCK):
-        gap = values[start : start + _BLOCK] - low
-        steps = gap.astype(np.intp)
-        if not (steps == gap).all():
+        some = values[start : start + _BLOCK]
+        steps = (some - low).astype(np.intp)
+        if not (steps + low == some).all():  # not the difference: that may have been rounded
             return None
         counts += np.bincount(steps, minlength=number)
     return counts
@@ -147,7 +147,8 @@ def counted_distances(reference: Counted, current: Counted) -> tuple[float, floa
 
     values = np.union1d(reference.values, current.values)
     gap = np.abs(reference.rank(values, "right") / reference.n - current.rank(values, "right") / current.n)
-    return float(gap.max()), float((gap[:-1] * np.diff(values)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(gap.max()), float((gap[:-1] * np.diff(values)).sum())
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,7 @@ def _inside(one: Opened, other: Opened) -> tuple[float, float]:
     starts = [
         np.append(np.searchsorted(side.values, cuts), len(side.values)).tolist() for side in (one, other)
     ]
-    largest, area, last = 0.0, 0.0, np.inf
+    largest, area, last = 0.0, 0.0, np.inf  # the first value lies in the first bucket, which is never empty
     for i in range(len(cuts)):
         parts = [
             side.values[start[i] : start[i + 1]] for side, start in zip((one, other), starts, strict=True)

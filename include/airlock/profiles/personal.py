@@ -82,9 +82,11 @@ def _numbers(source: Source, data: str, column: str, maximum_texts: int) -> Iter
 
     One in ten random numbers passes the check of a card number, so most of those that look like one have to.
     """
+    import numpy as np
+
     values = source.numbers(column).values
     large = values[(values >= _SMALLEST_CARD) & (values < _LARGEST_CARD)]
-    large = large[large % 1 == 0]
+    large = np.sort(large[large % 1 == 0])  # so that the order of rows changes nothing
     some = large[chosen_rows(len(large), maximum_texts, _SEED)]
     like = [text for text in (str(int(value)) for value in some) if looks_like_card(text)]
     cards = [text for text in like if is_card_number(text)]

@@ -41,7 +41,8 @@ class Grid(Value):
         """All edges, one more than there are cells."""
         import numpy as np
 
-        return np.linspace(self.low, self.high, CELLS + 1)
+        # Where a cell is narrower than any number, steps are rounded up and would go beyond the end.
+        return np.minimum(np.linspace(self.low, self.high, CELLS + 1), self.high)
 
 
 class Histogram(Value):
