@@ -248,9 +248,9 @@ def _by_value(before: Counted | None, now: Counted | None, reference: Numbers, c
 
 
 def _tenths(n: int) -> Counts:
-    """Positions of the nine deciles among ``n`` sorted values.
+    """Where the nine deciles stand among ``n`` sorted values.
 
-    They are values of the sample (inverse distribution function), so writing every row twice moves none.
+    Deciles are values of the sample (inverse distribution function): writing every row twice moves none.
     """
     import numpy as np
 
