@@ -173,9 +173,13 @@ def test_bins_are_numpys(values: Any, n: int) -> None:
         return  # too narrow a range for NumPy is too narrow for us
     edges = distances.sturges_edges(values.min(), values.max(), len(values), whole=False)
     assert edges.tolist() == expected.tolist()
-    pair = far_apart(values, values, edges)
-    below = pair.reference.rank(edges, "left")
-    assert below[:-1].tolist() == np.searchsorted(np.sort(values), edges)[:-1].tolist()
+    pair, expected = far_apart(values, values, edges), np.histogram(values, edges)[0]
+    below = np.append(pair.reference.rank(edges[:-1], "left"), pair.reference.rank(edges[-1:], "right"))
+    assert np.diff(below).tolist() == expected.tolist()
+    table = measured(values, values).table
+    assert table is not None
+    if table.labels == edges.tolist():
+        assert table.reference.tolist() == table.current.tolist() == expected.tolist()
 
 
 @given(hnp.arrays(np.int64, st.integers(2, 300), elements=st.integers(-40, 40)))
@@ -300,6 +304,9 @@ def test_what_is_no_number_is_counted(values: list[Any], missing: int, infinite:
     found = source.numbers("x")
     assert (found.rows, found.missing, found.infinite) == (len(values), missing, infinite)
     assert len(found.values) == len(values) - missing - infinite
+    finite = sorted(value for value in values if value is not None and math.isfinite(value))
+    assert sorted(found.values) == finite
+    assert found.ends == ((finite[0], finite[-1]) if finite else None)
 
 
 def test_negative_zero_is_zero() -> None:

@@ -157,14 +157,14 @@ def of_numbers(column: str, reference: Numbers, current: Numbers) -> Comparison:
         pair = ordered.pair(reference.values, current.values, ends, edges, _tenths(sizes[1][0]))
         ks, distance = pair.kolmogorov_smirnov, pair.wasserstein
         one, other = pair.reference, pair.current
-    median = float(one.at(_tenths(one.n))[DECILES // 2 - 1])
-    scale = distances.deviation(reference.values, median)
+    tenths = one.at(_tenths(one.n))
+    scale = distances.deviation(reference.values, float(tenths[DECILES // 2 - 1]))
     return measured(
         column,
         *sizes,
         bins="equal width" if len(edges) else "values",
         table=_between(one, other, edges) if len(edges) else _by_value(before, now, reference, current),
-        deciles=_deciles(one, other) if len(edges) else None,
+        deciles=_deciles(one, other, tenths) if len(edges) else None,
         ks=ks,
         wasserstein=distances.normed(distance, scale),
     )
@@ -257,11 +257,11 @@ def _tenths(n: int) -> Counts:
     return np.array([-(-n * tenth // DECILES) - 1 for tenth in range(1, DECILES)])
 
 
-def _deciles(reference: Ordered, current: Ordered) -> Table:
+def _deciles(reference: Ordered, current: Ordered, tenths: Floats) -> Table:
     """Counts in bins that hold a tenth of the reference each."""
     import numpy as np
 
-    edges = np.unique(reference.at(_tenths(reference.n)))
+    edges = np.unique(tenths)
     counts = []
     for side in (reference, current):
         below = np.concatenate([[0], side.rank(edges, "right"), [side.n]])

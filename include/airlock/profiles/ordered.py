@@ -69,9 +69,7 @@ class Counted:
     @cached_property
     def below(self) -> Counts:
         """How many values of the sample lie below each, and how many there are."""
-        import numpy as np
-
-        return np.concatenate([[0], np.cumsum(self.counts)])
+        return _before(self.counts)
 
     @property
     def n(self) -> int:
@@ -91,6 +89,13 @@ class Counted:
 
         found: Floats = self.values[np.searchsorted(self.below, positions, side="right") - 1]
         return found
+
+
+def _before(counts: Counts) -> Counts:
+    """How many there are before each of the counted, and how many there are."""
+    import numpy as np
+
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def counted(values: Floats, ends: tuple[float, float]) -> Counted | None:
@@ -205,7 +210,7 @@ class _Side:
         else:
             for _, _, own in self._blocks():
                 self.counts += np.bincount(own, minlength=buckets.number)
-        self.below = np.concatenate([[0], np.cumsum(self.counts)])
+        self.below = _before(self.counts)
 
     def _blocks(self) -> Iterator[tuple[Floats, Floats, Counts]]:
         """Values, their places as far as they lie inside, and their buckets; memory is used again."""
@@ -226,7 +231,7 @@ class _Side:
         """The sample with the buckets of sign 0 opened; the sum of all other places with their signs."""
         import numpy as np
 
-        chosen, total = signs == 0, 0.0
+        total = 0.0
         if self.buckets.number == 1:
             found = self.values
         else:
@@ -237,8 +242,8 @@ class _Side:
                 total += float(np.multiply(places, sign, out=places).sum())
             found = np.concatenate(parts)
         found.sort()
-        here = np.concatenate([[0], np.cumsum(np.where(chosen, self.counts, 0))])
-        return Opened(found, self.n, self.buckets, self.below, self.below - here), total
+        closed = _before(np.where(signs == 0, 0, self.counts))
+        return Opened(found, self.n, self.buckets, self.below, closed), total
 
 
 @dataclass(frozen=True)
@@ -332,9 +337,10 @@ def pair(
     chosen[buckets.of(buckets.places(edges))] = True
     chosen[np.searchsorted(before.below, positions, side="right") - 1] = True
     signs = np.where(chosen, 0, np.where(rise > 0, 1, -1)).astype(np.int8)  # the gap has one in the others
-    (one, sum_one), (other, sum_other) = before.opened(signs), now.opened(signs)
+    one, sum_one = before.opened(signs)
     if alike:
-        return Pair(one, other, 0.0, 0.0)
+        return Pair(one, one, 0.0, 0.0)
+    other, sum_other = now.opened(signs)
     upper = np.arange(1, buckets.number + 1)
     closed = signs * (gap[:-1] + upper * (before.counts / before.n - now.counts / now.n))
     area = float(closed.sum()) - sum_one / before.n + sum_other / now.n
