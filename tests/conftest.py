@@ -17,7 +17,22 @@ import pytest
 _SKIPS = pytest.StashKey[list[str]]()
 _HOME = pytest.StashKey[Path]()
 _SYSTEM = "tests/system/"
-_CLUSTER = f"{_SYSTEM}test_cluster.py"
+
+AFTER_THE_DEMO = {
+    "test_pages",
+    "test_reconcile",
+    "test_releases",
+    "test_soak",
+    "test_waivers",
+    "test_watched",
+}
+"""Files whose tests share the Airflow that `airlock demo` left; others share one with small workloads."""
+
+ALONE = {"test_cluster", "test_drift_story"}
+"""Files that start one of their own."""
+
+AIRFLOW_SAID = "What Airflow said last"
+"""Section of a failed test's report. The first one is told again at the end, where a long output is read."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,8 +82,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note what each test proves (it reaches the JUnit report), and choose by ``--requirement``.
 
-    Those of a real Airflow come first: half of their time they wait, and other tests fill it. The cluster
-    begins when that Airflow is up, because both need the whole machine to start.
+    Those of a real Airflow come first, the longest before all: half of their time they wait, and other tests
+    fill it. The cluster begins when those are up, because each needs the whole machine to start.
     """
     items.sort(key=_turn)
     wanted = set(config.getoption("--requirement"))
@@ -84,9 +99,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> int:
-    if item.nodeid.startswith(_CLUSTER):
+    if item.nodeid.startswith("tests/contract/"):
         return 2
-    return 0 if item.nodeid.startswith(_SYSTEM) else 1 if item.nodeid.startswith("tests/contract/") else 3
+    return {"demo": 0, "small": 1, "alone": 3}.get(_airflow(item.nodeid), 4)
+
+
+def _airflow(nodeid: str) -> str:
+    """Which Airflow a test shares with others, and nothing for a test without one."""
+    if not nodeid.startswith(_SYSTEM):
+        return ""
+    name = nodeid.removeprefix(_SYSTEM).split(".py", maxsplit=1)[0]
+    return "demo" if name in AFTER_THE_DEMO else "alone" if name in ALONE else "small"
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -118,8 +141,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     file_of = scheduling._split_scope
 
     def group_of(nodeid: str) -> str:
-        file = str(file_of(nodeid))
-        return _SYSTEM if file.startswith(_SYSTEM) and file != _CLUSTER else file
+        shared = _airflow(nodeid)
+        return f"{_SYSTEM}{shared}" if shared in ("demo", "small") else str(file_of(nodeid))
 
     scheduling._split_scope = group_of
     return scheduling
@@ -143,6 +166,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    failed = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+    said = [text for report in failed for name, text in report.sections if name == AIRFLOW_SAID]
+    if said:
+        terminalreporter.section(f"{AIRFLOW_SAID}, at the first failure")
+        terminalreporter.write_line(said[0])
     if not (skips := _forbidden(config)):
         return
     terminalreporter.section("skipped tests are failures here (--no-skips)", red=True)

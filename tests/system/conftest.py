@@ -1,8 +1,8 @@
-"""A real Airflow, shared by all system tests of a session.
+"""Two real Airflows, each shared by system tests of a session that can run beside those of the other.
 
-First `airlock demo --once` puts its five releases through from nothing and stops; then `airlock up` starts
+For one, `airlock demo --once` puts its five releases through from nothing and stops; then `airlock up` starts
 Airflow again where the demo left it. So the demo is tested as people run it, and its releases need not be
-run a second time to look at them closely.
+run a second time to look at them closely. The other begins with nothing but data and small workloads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,12 +29,13 @@ from airlock.adapters.settings import Settings
 from airlock.adapters.supervisor import RunState, local_passwords, port_problem
 from airlock.core.audit import Event, Kind
 from airlock.core.release import Release, State
-from airlock.demo import models
+from airlock.demo import data, models
 from airlock.demo.story import CHAPTERS
 from airlock.services.adopt import adopt
 from airlock.services.deployment import Deployment, open_deployment
 from airlock.services.releases import find_release
 from airlock.services.watch import start_release, wait_for
+from tests.conftest import AFTER_THE_DEMO, AIRFLOW_SAID
 from tests.support.fake_slack import CHANNEL, SECRET, TEAM, TOKEN, FakeSlack, fake_slack
 from tests.support.ports import free_port
 from tests.support.small_workloads import GREEN, add_small_workloads, small
@@ -52,6 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 # The first test of a session waits for Airflow and the whole demo.
                 item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep what Airflow said last with a test that failed: its logs are gone when the run is over."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    world = getattr(item, "funcargs", {}).get("world")
+    if report.failed and isinstance(world, World):
+        report.sections.append((AIRFLOW_SAID, world.said_last()))
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -76,13 +88,13 @@ def airlock(*arguments: str, env: dict[str, str], seconds: float = 600) -> subpr
 
 @dataclass
 class World:
-    """A running Airlock with its models, and the demo's releases by their letter."""
+    """A running Airlock with its models, and after a demo what it said and its releases by their letter."""
 
     settings: Settings
     port: int
     deployment: Deployment
-    demo: subprocess.CompletedProcess[str]
     slack: FakeSlack
+    demo: str = ""
     told: dict[str, Submitted] = field(default_factory=dict)
     _clients: dict[str, AirflowClient] = field(default_factory=dict)
 
@@ -119,6 +131,16 @@ class World:
         """Start Airflow in the background, and return when it is healthy."""
         done = airlock("up", "--detach", "--port", str(self.port), env=self.env)
         assert done.returncode == 0, done.stderr
+
+    def said_last(self) -> str:
+        """The last lines of what supervises, and of each component where that is gone."""
+        logs = self.settings.home / "logs"
+        alive = RunState(self.settings.home).read() is not None
+        return "\n".join(
+            f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-12:])
+            for path in ([logs / "up.log"] if alive else sorted(logs.glob("*.log")))
+            if path.is_file()
+        )
 
     def supervisor(self) -> psutil.Process:
         """The process that `airlock up` left behind, which started all others."""
@@ -245,49 +267,71 @@ def make_settings(folder: Path) -> Settings:
     return Settings(home=folder / "home", config_dir=project / "config", deployment="test")
 
 
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest) -> World:
+    """The Airflow that the tests of this file share with others."""
+    shared = "demo_world" if request.path.stem in AFTER_THE_DEMO else "small_world"
+    found: World = request.getfixturevalue(shared)
+    return found
+
+
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    base = make_settings(folder)
-    (folder / "project" / "data").symlink_to(ROOT / "data")
-    add_small_workloads(base.config_dir)
+def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Airflow where the demo left it."""
+    base = _project(tmp_path_factory.mktemp("demo"))
     port = free_port()
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
     demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env, seconds=1500)
     assert demo.returncode == 0, demo.stderr[-3000:]
-    with fake_slack() as slack:
-        yield from _world(base, port, demo, slack)
-
-
-def _world(
-    base: Settings, port: int, demo: subprocess.CompletedProcess[str], slack: FakeSlack
-) -> Iterator[World]:
-    """Airflow where the demo left it, now with a Slack."""
-    settings = Settings(
-        home=base.home / "demo",
-        config_dir=base.config_dir,
-        deployment="demo",
-        slack_signing_secret=SecretStr(SECRET),
-        slack_team=TEAM,
-        slack_token=SecretStr(TOKEN),
-        slack_api=slack.url,
-    )
-    connect_slack(settings.config_dir, slack)
+    settings = base.model_copy(update={"home": base.home / "demo", "deployment": "demo"})
     assert processes_of(settings.home) == [], "the demo left something running"
-    world = World(settings, port, open_deployment(settings), demo, slack)
-    world.told = _told(world)
-    world.up()
-    try:
-        # The sequencer has to run: adopting waits for its signature.
-        first = world.register(small(models.RATE_CHAMPION, GREEN))
-        adopt(world.deployment, GREEN, first, actor="admin", reason="a test")
-        yield world
-    finally:
-        down = airlock("down", env=world.env)
-        left = processes_of(settings.home)
-    assert down.returncode == 0, down.stderr
-    assert left == []
-    assert port_problem(port) == ""
+    with _running(settings, port) as found:
+        found.demo = demo.stderr
+        found.told = _told(found)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Airflow as it begins."""
+    settings = _project(tmp_path_factory.mktemp("small"))
+    data.prepare(ROOT / "data" / "loanapp.csv", settings.data_root)
+    with _running(settings, free_port()) as found:
+        yield found
+
+
+def _project(folder: Path) -> Settings:
+    settings = make_settings(folder)
+    (folder / "project" / "data").symlink_to(ROOT / "data")
+    add_small_workloads(settings.config_dir)
+    return settings
+
+
+@contextlib.contextmanager
+def _running(settings: Settings, port: int) -> Iterator[World]:
+    """Airflow with a Slack, and a champion of the small workload that has one."""
+    with fake_slack() as slack:
+        given = {
+            "slack_signing_secret": SecretStr(SECRET),
+            "slack_team": TEAM,
+            "slack_token": SecretStr(TOKEN),
+            "slack_api": slack.url,
+        }
+        settings = settings.model_copy(update=given)
+        connect_slack(settings.config_dir, slack)
+        world = World(settings, port, open_deployment(settings), slack)
+        world.up()
+        try:
+            # The sequencer has to run: adopting waits for its signature.
+            first = world.register(small(models.RATE_CHAMPION, GREEN))
+            adopt(world.deployment, GREEN, first, actor="admin", reason="a test")
+            yield world
+        finally:
+            down = airlock("down", env=world.env)
+            left = processes_of(settings.home)
+        assert down.returncode == 0, down.stderr
+        assert left == []
+        assert port_problem(port) == ""
 
 
 def connect_slack(config: Path, slack: FakeSlack) -> None:

@@ -105,6 +105,25 @@ def test_a_supervisor_killed_in_the_middle_takes_its_airflow_with_it_and_the_rel
     until(lambda: "" if set(before) & set(processes_of(world.settings.home)) else "gone")
 
 
+def test_a_scheduler_and_an_api_server_that_end_are_started_again_and_the_release_goes_on(
+    world: World,
+) -> None:
+    submitted = world.submit_small(GREEN)
+    submitted.wait_for_task("score", {"running", "success"})
+    supervisor, scheduler = world.supervisor(), world.scheduler()
+    (api_server,) = [child for child in supervisor.children() if "api_server" in " ".join(child.cmdline())]
+    for process in (scheduler, api_server):
+        process.kill()
+    assert submitted.wait(through_waiting=True) is State.PROMOTED
+    submitted.finished()
+    assert world.champion(GREEN) == submitted.version
+    assert len(submitted.events(Kind.PROMOTION_FINISHED)) == 1
+    assert world.supervisor() == supervisor
+    said = (world.settings.home / "logs" / "up.log").read_text()
+    for name in ("scheduler", "api-server"):
+        assert f"{name} stopped with code -9 and is started again" in said
+
+
 def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     import socket
 

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,16 @@ from airlock.core.people import People
 
 HOST = "127.0.0.1"
 API_SERVER = "api-server"
+SCHEDULER = "scheduler"
 SEQUENCER = "sequencer"
 COURIER = "courier"
-COMPONENTS = (SEQUENCER, API_SERVER, "scheduler", "dag-processor", "triggerer")
+COMPONENTS = (SEQUENCER, API_SERVER, SCHEDULER, "dag-processor", "triggerer")
 STOP_SECONDS = 20
 HEALTHY_SECONDS = 300
+
+RESTARTS = 3
+RESTART_SECONDS = 600
+"""A component that ends by itself is started again, unless it was ``RESTARTS`` times in these seconds."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -94,12 +100,17 @@ class Supervisor:
         self._port = port
         self._extra = extra or {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._ended: dict[str, list[float]] = {}
         self._state = RunState(settings.home)
 
     @property
     def url(self) -> str:
         """Where the UI is."""
         return f"http://{HOST}:{self._port}"
+
+    @property
+    def _database(self) -> Path:
+        return self._settings.home / "airflow" / "airflow.db"
 
     @property
     def logs(self) -> Path:
@@ -125,7 +136,9 @@ class Supervisor:
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(local_passwords(settings).path),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__FERNET_KEY": keys["fernet"],
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            # The scheduler ends at a write that waits for longer than this; SQLite's 5 s are short on a busy
+            # machine, where a task that starts holds the database.
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database}?timeout=30",
             "API__HOST": HOST,
             "API__PORT": str(self._port),
             "API__BASE_URL": self.url,
@@ -179,7 +192,7 @@ class Supervisor:
                 where=str(running["url"]),
                 fix="use it, or stop it with `airlock down`",
             )
-        self._end_what_was_left()
+        _end_groups(self._state.groups_left)
         if problem := port_problem(self._port):
             raise ConflictError(
                 f"port {self._port} cannot be used: {problem}", where=HOST, fix="choose another with --port"
@@ -190,7 +203,7 @@ class Supervisor:
             # First, so that it is at work when the first approval or adoption waits for it.
             self._spawn(SEQUENCER, environment)
             self._migrate(environment)
-            _end_schedulers(self._settings.home / "airflow" / "airflow.db")
+            _end_schedulers(self._database)
             for component in COMPONENTS[1:]:
                 self._spawn(component, environment)
             if (self._settings.config_dir / "notifications.yaml").is_file():
@@ -198,18 +211,6 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
-
-    def _end_what_was_left(self) -> None:
-        """Let what a killed supervisor started end in the time it would have had, and then end it.
-
-        A scheduler can hang as it stops, and would stay for ever.
-        """
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for group in self._state.groups_left():
-                _signal_group(group, number)
-            until = time.monotonic() + STOP_SECONDS
-            while self._state.groups_left() and time.monotonic() < until:
-                time.sleep(0.1)
 
     def _migrate(self, environment: dict[str, str]) -> None:
         log = self.logs / "migrate.log"
@@ -257,13 +258,41 @@ class Supervisor:
         Raises:
             UnavailableError: naming it and its log.
         """
-        for component, child in self._children.items():
-            if child.poll() is not None:
-                raise UnavailableError(
-                    f"{component} stopped with code {child.returncode}",
-                    where=str(self.logs / f"{component}.log"),
-                    fix="read the end of that file, then start again",
-                )
+        if died := self._dead():
+            raise self._gone(died[0])
+
+    def keep(self) -> list[str]:
+        """Start again what died, as a service manager does; returns a sentence about each.
+
+        Airflow ends its scheduler at an error of the database that a moment later is over. What such a
+        component left running is ended first: two schedulers would share no memory of their tasks.
+
+        Raises:
+            UnavailableError: naming a component that dies again and again, and its log.
+        """
+        told = []
+        for component in self._dead():
+            now, child = time.monotonic(), self._children[component]
+            lately = [moment for moment in self._ended.get(component, []) if now - moment < RESTART_SECONDS]
+            if len(lately) == RESTARTS:
+                raise self._gone(component)
+            self._ended[component] = [*lately, now]
+            told.append(f"{component} stopped with code {child.returncode} and is started again")
+            _end_groups(partial(_living, child.pid))
+            if component == SCHEDULER:
+                _end_schedulers(self._database)
+            self._spawn(component, self.environment())
+        return told
+
+    def _dead(self) -> list[str]:
+        return [name for name, child in self._children.items() if child.poll() is not None]
+
+    def _gone(self, component: str) -> UnavailableError:
+        return UnavailableError(
+            f"{component} stopped with code {self._children[component].returncode}",
+            where=str(self.logs / f"{component}.log"),
+            fix="read the end of that file, then start again",
+        )
 
     def stop(self) -> None:
         """Stop every component and everything it started. Safe to repeat."""
@@ -377,6 +406,23 @@ def _die_with_parent() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _living(leader: int) -> list[int]:
+    return [leader] if _group_lives(leader, None) else []
+
+
+def _end_groups(living: Callable[[], list[int]]) -> None:
+    """Let what is left of groups end in the time that stopping takes, and then end it.
+
+    A scheduler can hang as it stops, and would stay for ever.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for group in living():
+            _signal_group(group, number)
+        until = time.monotonic() + STOP_SECONDS
+        while living() and time.monotonic() < until:
+            time.sleep(0.1)
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

@@ -83,7 +83,8 @@ def demo(
         console.print(f"\nAirflow stays at [bold]{supervisor.url}[/] until Ctrl-C.")
         console.print(f"[dim]Users and passwords: {local_passwords(settings).path}[/]", soft_wrap=True)
         while True:
-            supervisor.check()
+            for said in supervisor.keep():
+                console.print(f"[yellow]{said}; its log is in {supervisor.logs}[/]", soft_wrap=True)
             time.sleep(1)
     except KeyboardInterrupt:
         console.print("\nStopping …")

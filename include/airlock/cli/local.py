@@ -82,7 +82,8 @@ def up(
         console.print(f"Users and passwords: {local_passwords(settings).path}", soft_wrap=True)
         console.print("Stop with Ctrl-C.")
         while True:
-            supervisor.check()
+            for said in supervisor.keep():
+                console.print(f"[yellow]{said}; its log is in {supervisor.logs}[/]", soft_wrap=True)
             time.sleep(1)
     except KeyboardInterrupt:
         console.print("Stopping …")
