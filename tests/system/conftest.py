@@ -283,7 +283,7 @@ def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     env = {**os.environ, **base.environment(), "COLUMNS": "120", "NO_COLOR": "1"}
     demo = airlock("demo", "--once", "--answer", "approve", "--port", str(port), env=env, seconds=1500)
     assert demo.returncode == 0, demo.stderr[-3000:]
-    settings = base.model_copy(update={"home": base.home / "demo", "deployment": "demo"})
+    settings = Settings(home=base.home / "demo", config_dir=base.config_dir, deployment="demo")
     assert processes_of(settings.home) == [], "the demo left something running"
     with _running(settings, port) as found:
         found.demo = demo.stderr
