@@ -38,7 +38,7 @@ HEALTHY_SECONDS = 300
 
 RESTARTS = 3
 RESTART_SECONDS = 600
-"""A component that ends by itself is started again, unless it was ``RESTARTS`` times in these seconds."""
+"""A component that was started again ``RESTARTS`` times within so many seconds is not once more."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -136,8 +136,8 @@ class Supervisor:
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(local_passwords(settings).path),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__FERNET_KEY": keys["fernet"],
-            # The scheduler ends at a write that waits for longer than this; SQLite's 5 s are short on a busy
-            # machine, where a task that starts holds the database.
+            # A component ends when a write waits for longer than this a few times in a row; SQLite's 5 s are
+            # short on a busy machine, where a task that starts holds the database.
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database}?timeout=30",
             "API__HOST": HOST,
             "API__PORT": str(self._port),
@@ -264,8 +264,8 @@ class Supervisor:
     def keep(self) -> list[str]:
         """Start again what died, as a service manager does; returns a sentence about each.
 
-        Airflow ends its scheduler at an error of the database that a moment later is over. What such a
-        component left running is ended first: two schedulers would share no memory of their tasks.
+        Airflow ends a component at an error of the database that is over a moment later. What it left running
+        is ended first: the next one knows nothing of it.
 
         Raises:
             UnavailableError: naming a component that dies again and again, and its log.

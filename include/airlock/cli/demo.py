@@ -11,7 +11,7 @@ import typer
 
 from airlock.adapters.settings import Settings, load_settings
 from airlock.adapters.supervisor import RunState, Supervisor, local_passwords, port_problem
-from airlock.cli.local import DEFAULT_PORT, PortOption, interruptible, prepare
+from airlock.cli.local import DEFAULT_PORT, PortOption, interruptible, prepare, stay
 from airlock.cli.output import console
 from airlock.core.errors import ConflictError
 from airlock.demo.drift import DriftStory
@@ -82,10 +82,7 @@ def demo(
             raise SystemExit(0 if as_expected else 1)
         console.print(f"\nAirflow stays at [bold]{supervisor.url}[/] until Ctrl-C.")
         console.print(f"[dim]Users and passwords: {local_passwords(settings).path}[/]", soft_wrap=True)
-        while True:
-            for said in supervisor.keep():
-                console.print(f"[yellow]{said}; its log is in {supervisor.logs}[/]", soft_wrap=True)
-            time.sleep(1)
+        stay(supervisor)
     except KeyboardInterrupt:
         console.print("\nStopping …")
         if once:

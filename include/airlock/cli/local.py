@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import psutil
 import typer
@@ -59,6 +59,14 @@ def interruptible() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def stay(supervisor: Supervisor) -> NoReturn:
+    """Keep every component running until Ctrl-C."""
+    while True:
+        for said in supervisor.keep():
+            console.print(f"[yellow]{said}; its log is in {supervisor.logs}[/]", soft_wrap=True)
+        time.sleep(1)
+
+
 def up(
     *,
     port: PortOption = DEFAULT_PORT,
@@ -81,10 +89,7 @@ def up(
         console.print(f"Airflow is healthy: [bold]{supervisor.url}[/]")
         console.print(f"Users and passwords: {local_passwords(settings).path}", soft_wrap=True)
         console.print("Stop with Ctrl-C.")
-        while True:
-            for said in supervisor.keep():
-                console.print(f"[yellow]{said}; its log is in {supervisor.logs}[/]", soft_wrap=True)
-            time.sleep(1)
+        stay(supervisor)
     except KeyboardInterrupt:
         console.print("Stopping …")
     finally:
