@@ -148,10 +148,9 @@ class World:
         assert running is not None
         return psutil.Process(running["pid"])
 
-    def scheduler(self) -> psutil.Process:
-        (found,) = [
-            child for child in self.supervisor().children() if "scheduler" in " ".join(child.cmdline())
-        ]
+    def component(self, name: str) -> psutil.Process:
+        """One of these, by what its command or its title says."""
+        (found,) = [child for child in self.supervisor().children() if name in " ".join(child.cmdline())]
         return found
 
     def cut_the_power(self) -> None:

@@ -25,7 +25,7 @@ def test_a_task_killed_hard_is_run_again_and_both_tries_are_recorded(world: Worl
     end = time.monotonic() + 60
     killed = False
     while not killed and time.monotonic() < end:
-        for process in world.scheduler().children(recursive=True):
+        for process in world.component("scheduler").children(recursive=True):
             try:
                 # The sandbox is a child of the process that runs the task; that one is killed.
                 if "airlock-score" in " ".join(process.cmdline()) or "sandbox" in " ".join(process.cmdline()):
@@ -92,7 +92,7 @@ def test_a_supervisor_killed_in_the_middle_takes_its_airflow_with_it_and_the_rel
     submitted.wait_for_task("score", {"running", "success"})
     before = processes_of(world.settings.home)
     assert len(before) > 4
-    supervisor, scheduler = world.supervisor(), world.scheduler()
+    supervisor, scheduler = world.supervisor(), world.component("scheduler")
     supervisor.suspend()  # it would stop the others in order when it sees one go
     for process in (scheduler, *scheduler.children(recursive=True), supervisor):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -110,9 +110,8 @@ def test_a_scheduler_and_an_api_server_that_end_are_started_again_and_the_releas
 ) -> None:
     submitted = world.submit_small(GREEN)
     submitted.wait_for_task("score", {"running", "success"})
-    supervisor, scheduler = world.supervisor(), world.scheduler()
-    (api_server,) = [child for child in supervisor.children() if "api_server" in " ".join(child.cmdline())]
-    for process in (scheduler, api_server):
+    supervisor = world.supervisor()
+    for process in (world.component("scheduler"), world.component("api_server")):
         process.kill()
     assert submitted.wait(through_waiting=True) is State.PROMOTED
     submitted.finished()

@@ -35,7 +35,11 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
         raise _StartedError
 
     monkeypatch.setattr(Supervisor, "_spawn", started)
-    settings = Settings(home=tmp_path, config_dir=tmp_path / "project" / "config")
+    return _supervisor(tmp_path)
+
+
+def _supervisor(home: Path) -> Supervisor:
+    settings = Settings(home=home, config_dir=home / "project" / "config")
     return Supervisor(settings, People(people=[Person(user="dana", name="Dana")]), port=free_port())
 
 
@@ -122,9 +126,7 @@ def test_a_free_port_is_none_that_an_outgoing_connection_gets() -> None:
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
     """A supervisor whose components are stand-ins that wait to be ended."""
-    settings = Settings(home=tmp_path, config_dir=tmp_path / "project" / "config")
-    found = Supervisor(settings, People(people=[Person(user="dana", name="Dana")]), port=free_port())
-    begin = subprocess.Popen
+    found, begin = _supervisor(tmp_path), subprocess.Popen
 
     def stand_in(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         script = "pass" if command[1:3] == ["-m", "airflow"] and command[3] == "db" else "time.sleep(300)"
